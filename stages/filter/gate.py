@@ -1,0 +1,79 @@
+"""The gate: rows whose first score is too low for a signal are not refined."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from stages.base import DataError
+
+OPEN = float(np.finfo("float64").min)  # a threshold that every score passes, and JSON can hold
+
+
+def gate_score(columns: pd.DataFrame) -> np.ndarray:
+    """Log-odds of the likelier of sell and buy against the rest, members averaged as logits.
+
+    Parameters
+    ----------
+    columns : DataFrame of shape (N, ...)
+        Holds ``filter.<member>.z_sell`` and ``filter.<member>.z_buy`` of each member.
+
+    Returns
+    -------
+    float64 ndarray of shape (N,)
+        NaN where a member has no logits.
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+    """
+    sell, buy = (_mean(columns, side) for side in ("z_sell", "z_buy"))
+    with np.errstate(invalid="ignore"):  # logaddexp warns of the NaN it passes on
+        return np.maximum(sell - np.logaddexp(0, buy), buy - np.logaddexp(0, sell))
+
+
+def gate_threshold(
+    scores: np.ndarray, fires: np.ndarray, recall: float, weights: np.ndarray | None = None
+) -> float:
+    """Largest threshold that at least `recall` of the firing rows pass, by weight.
+
+    Parameters
+    ----------
+    scores : float ndarray of shape (n,)
+        Rows without a score (NaN) do not count.
+    fires : bool ndarray of shape (n,)
+    recall : float in (0, 1]
+        1 gives `OPEN`: no threshold keeps every signal of rows to come.
+    weights : float ndarray of shape (n,), optional
+
+    Returns
+    -------
+    float
+        `OPEN` if no row fires: there is nothing to keep the recall of.
+    """
+    scores = np.asarray(scores, dtype="float64")
+    counts = np.asarray(fires, dtype=bool) & ~np.isnan(scores)
+    if recall == 1 or not counts.any():
+        return OPEN
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype="float64")
+    values, place = np.unique(scores[counts], return_inverse=True)
+    mass = np.bincount(place, weights[counts])
+    kept = mass[::-1].cumsum()[::-1]  # weight at or above each value
+    # 1e-12: shares like 0.95 * 20 must not lose a row to rounding
+    enough = kept >= (recall - 1e-12) * kept[0]
+    return float(values[enough][-1])
+
+
+def _mean(columns: pd.DataFrame, side: str) -> np.ndarray:
+    names = [name for name in columns if re.fullmatch(rf"filter\.\w+\.{side}", str(name))]
+    if not names:
+        raise DataError(
+            f"no column filter.<member>.{side} to score by",
+            code="SV-F20",
+            cure="pass what TreeFilter.predict returned",
+        )
+    total = np.zeros(len(columns))
+    for name in names:  # in a fixed order: a mean along rows may differ in its last bit with N
+        total = total + columns[name].to_numpy(dtype="float64")
+    return total / len(names)

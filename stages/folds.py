@@ -1,0 +1,178 @@
+"""Time-ordered folds, so that nothing a stage says about a row was learnt from its future."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from stages.base import DataError, Stage
+from stages.panel import check_labels, until
+
+
+@dataclass(frozen=True)
+class PurgedWalkForward:
+    """Train on all that is known, test on the next block of bars, move on.
+
+    Parameters
+    ----------
+    n_folds : int, default=4
+        Test blocks, of equal length.
+    first : float in (0, 1), default=0.4
+        Share of the bars that comes before them and is only ever trained on.
+    embargo : int, default=5
+        Bars before each test block in which no training label may end; at least the horizon.
+
+    References
+    ----------
+    Lopez de Prado (2018), "Advances in Financial Machine Learning", ch. 7 (purging).
+    """
+
+    n_folds: int = 4
+    first: float = 0.4
+    embargo: int = 5
+
+    def __post_init__(self) -> None:
+        if self.n_folds < 1 or self.embargo < 0 or not 0 < self.first < 1:
+            raise ValueError(f"need n_folds >= 1, first in (0, 1), embargo >= 0, got {self}")
+
+    def edges(self, y: pd.DataFrame) -> pd.DatetimeIndex:
+        """First bar of each of the n_folds + 1 blocks of `y`, the training-only one included."""
+        bars = check_labels(y).index.unique("time").sort_values()
+        starts = np.linspace(self.first * len(bars), len(bars), self.n_folds + 1).astype(int)[:-1]
+        if starts[0] < 1 or (np.diff(starts) < 1).any():
+            raise DataError(
+                f"{len(bars)} labelled bars do not make {self.n_folds} test blocks",
+                code="SV-F18",
+                cure=f"bring more history, or lower folds.n_folds={self.n_folds}",
+            )
+        return bars[np.concatenate([[0], starts])]
+
+    def split(
+        self, y: pd.DataFrame, edges: pd.DatetimeIndex | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (train, test) row numbers of `y`; all assets of a bar fall in one block.
+
+        Parameters
+        ----------
+        y : DataFrame of shape (n, 3)
+        edges : DatetimeIndex, optional
+            Block starts to use instead of ``self.edges(y)``; the first block is not tested.
+
+        Raises
+        ------
+        DataError
+            If no label ends early enough to train on.
+        """
+        edges = self.edges(y) if edges is None else edges
+        bar, bars = check_labels(y).index.get_level_values("time").factorize(sort=True)
+        firsts = np.append(np.searchsorted(bars, edges[1:]), len(bars))
+        for start, stop in pairwise(firsts):
+            # a label, not a row, is what reaches into the test block: purge by its end
+            cut = bars[max(start - self.embargo, 0)]
+            train = np.flatnonzero((y["end"] < cut).to_numpy())
+            if not len(train):
+                raise DataError(
+                    f"no label ends {self.embargo} bars before the test block at {bars[start]}",
+                    code="SV-F18",
+                    cure=f"bring more bars, lower folds.embargo or raise folds.first={self.first}",
+                )
+            yield train, np.flatnonzero((start <= bar) & (bar < stop))
+
+
+def out_of_fold(
+    stage: Stage,
+    panel: pd.DataFrame,
+    y: pd.DataFrame,
+    folds: PurgedWalkForward,
+    edges: pd.DatetimeIndex | None = None,
+) -> pd.DataFrame:
+    """Predictions for each labelled row by a copy of `stage` that never saw its block.
+
+    Parameters
+    ----------
+    panel : DataFrame of shape (N, F)
+    y : DataFrame of shape (n <= N, 3)
+        See `check_labels`.
+    edges : DatetimeIndex, optional
+        See `PurgedWalkForward.split`.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ``stage.predict`` for the rows of `y` after the first block.
+    """
+    time = y.index.get_level_values("time")
+    parts, tested = [], []
+    for train, test in folds.split(y, edges):
+        learner = replace(stage).fit(until(panel, time[train].max()), y.iloc[train])
+        said = learner.predict(until(panel, time[test].max()))
+        parts.append(said.loc[y.index[test]])
+        tested.append(test)
+    return pd.concat(parts).loc[y.index[np.sort(np.concatenate(tested))]]
+
+
+@dataclass(frozen=True)
+class DateSplit:
+    """One outer split by date: train, then valid, then test; each purged by label end.
+
+    Parameters
+    ----------
+    train_end, valid_end, test_end : str or None
+        Last date of each part, inclusive, UTC; None leaves the part (and those after) out.
+        `valid_end` equal to `train_end` gives no validation part.
+    """
+
+    train_end: str
+    valid_end: str | None = None
+    test_end: str | None = None
+
+    def __post_init__(self) -> None:
+        ends = [e for e in (self.train_end, self.valid_end, self.test_end) if e is not None]
+        if any(_day_after(a) > _day_after(b) for a, b in pairwise(ends)):
+            raise ValueError(f"need train_end <= valid_end <= test_end, got {ends}")
+
+    def parts(self, y: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
+        """Yield one mapping of part name to row numbers of `y`."""
+        time, end = y.index.get_level_values("time"), y["end"]
+        bounds = {"train": self.train_end, "valid": self.valid_end, "test": self.test_end}
+        parts: dict[str, np.ndarray] = {}
+        start = time.min()
+        for name, last in bounds.items():
+            if last is None:
+                continue
+            stop = _day_after(last)
+            inside = (time >= start) & (time < stop) & (end < stop).to_numpy()
+            parts[name] = np.flatnonzero(inside)
+            start = stop
+            if not len(parts[name]) and name == "train":
+                raise DataError(
+                    f"no label ends before split.train_end={self.train_end}",
+                    code="SV-F18",
+                    where=f"labels run {time.min():%Y-%m-%d} to {time.max():%Y-%m-%d}",
+                    cure="set split.train_end inside that span",
+                )
+        yield parts
+
+
+@dataclass(frozen=True)
+class RollingSplit:
+    """Outer walk-forward: refit before each test block, on all that is known by then.
+
+    Parameters
+    ----------
+    blocks : PurgedWalkForward
+        Cuts the outer blocks; the inner folds of each refit are the pipeline's own.
+    """
+
+    blocks: PurgedWalkForward = field(default_factory=PurgedWalkForward)
+
+    def parts(self, y: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
+        """Yield a mapping of ``train`` and ``test`` to row numbers of `y`, once per block."""
+        for train, test in self.blocks.split(y):
+            yield {"train": train, "test": test}
+
+
+def _day_after(date: str) -> pd.Timestamp:
+    return pd.Timestamp(date, tz="UTC").normalize() + pd.Timedelta(days=1)

@@ -1,0 +1,239 @@
+"""The two tables every stage reads, and how a function of one asset runs along them.
+
+Shapes used in docstrings across the project:
+  N rows   T times   A assets   F columns   L look-back bars   B batch   K = 3 sides
+  M members   R reference rows   O explained outputs
+
+Columns of a panel, by name:
+  open high low close volume market   bars, float64; `market` is the same for all assets of a time
+  session                             exchange date of the bar
+  feature.* rule.*                    what the filter and the refiner read, float32
+  context.*                           what only the ensemble reads, float32
+  scale                               return at stake over the label's span, float64, fraction
+  ready                               True where every look-back is complete
+  filter.* refiner.*                  logits of the stages
+"""
+
+from collections.abc import Callable, Iterable
+from inspect import signature
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from stages.base import DataError
+
+BARS = ("open", "high", "low", "close", "volume")
+
+Rule = TypeVar("Rule", bound=Callable[..., np.ndarray])
+
+
+class PanelError(DataError):
+    """A table breaks its contract; the message names the first offender."""
+
+
+def check_panel(panel: pd.DataFrame, needs: Iterable[str] = ()) -> pd.DataFrame:
+    """Return `panel` unchanged, or name the first thing wrong with it.
+
+    Parameters
+    ----------
+    panel : DataFrame of shape (N, F)
+        Indexed by (asset, time). The rows of an asset stand together, ascend in UTC time and
+        are unique; assets may differ in length.
+    needs : iterable of str
+        Columns the caller is about to read.
+
+    Raises
+    ------
+    PanelError
+        On a wrong index, a row out of place or there twice, or a missing column.
+    """
+    if list(panel.index.names) != ["asset", "time"]:
+        raise _broken(
+            f"index levels are {list(panel.index.names)}, not ['asset', 'time']",
+            cure="panel.set_index(['asset', 'time']).sort_index()",
+        )
+    asset, time = (panel.index.get_level_values(level) for level in ("asset", "time"))
+    if not _is_utc(time.dtype):
+        raise _broken(
+            f"times are {time.dtype}, not UTC",
+            code="SV-F07",
+            why="a naive time can mean two instants",
+            cure="localise to the exchange's zone, then tz_convert('UTC')",
+        )
+    if asset.hasnans or time.hasnans:
+        row = int(np.asarray(asset.isna() | time.isna()).argmax())
+        raise _broken(f"row {row} lacks its asset or its time", cure="drop or complete the row")
+    step = np.diff(asset_codes(panel), prepend=-1)
+    lag = np.diff(time.asi8, prepend=0)
+    sort = "sort by asset, then time: panel.sort_index()"
+    _refuse(panel, step < 0, "comes back after another asset", sort, "SV-F03")
+    _refuse(panel, (step == 0) & (lag < 0), "is out of order", sort, "SV-F03")
+    _refuse(panel, (step == 0) & (lag == 0), "stands twice", "keep one of the rows", "SV-F02")
+    missing = [name for name in needs if name not in panel.columns]
+    if missing:
+        raise _broken(
+            f"columns {missing} are missing",
+            code="SV-F20",
+            where=f"columns present: {sorted(map(str, panel.columns))[:40]}",
+            cure="add them, or map them with data.columns",
+        )
+    return panel
+
+
+def check_labels(y: pd.DataFrame) -> pd.DataFrame:
+    """Return `y` unchanged, or name the first thing wrong with it.
+
+    Parameters
+    ----------
+    y : DataFrame of shape (n <= N, 3 or 4)
+        Indexed by the rows of a panel to learn from, with `side` (int8: the one of -1, 0, 1
+        that paid), `end` (UTC time at which that was known), `weight` (float > 0) and, where
+        known, `ret` (return over the label's span, fraction).
+
+    Raises
+    ------
+    PanelError
+    """
+    check_panel(y, ["side", "end", "weight"])
+    if y["side"].dtype != "int8" or not _is_utc(y["end"].dtype):
+        raise _broken(
+            f"side must be int8 and end UTC, got {y.dtypes.astype(str).to_dict()}",
+            cure="y.astype({'side': 'int8'}) and tz_localize or tz_convert the end",
+        )
+    _refuse(y, ~y["side"].isin([-1, 0, 1]), "has a side other than -1, 0, 1", "recode the side")
+    time = y.index.get_level_values("time")
+    _refuse(y, ~(y["end"] > time), "has a label that does not end after it", "check the label end")
+    _refuse(y, ~(y["weight"] > 0), "has a weight that is not above 0", "drop the row")
+    return y
+
+
+def until(panel: pd.DataFrame, time: pd.Timestamp) -> pd.DataFrame:
+    """The rows of `panel` up to `time`; ``.loc[:time]`` would cut the index by asset."""
+    return panel[panel.index.get_level_values("time") <= time]
+
+
+def asset_codes(panel: pd.DataFrame) -> np.ndarray:
+    """Number of each row's asset, in order of first appearance: 0 ... A - 1."""
+    return np.asarray(panel.index.get_level_values("asset").factorize()[0])
+
+
+def asset_starts(panel: pd.DataFrame) -> np.ndarray:
+    """First row number of each asset, and N at the end: shape (A + 1,)."""
+    codes = asset_codes(panel)
+    return np.flatnonzero(np.concatenate([[True], np.diff(codes) != 0, [True]]))
+
+
+def age(panel: pd.DataFrame) -> np.ndarray:
+    """How many bars of the same asset stand before each row: shape (N,)."""
+    starts = asset_starts(panel)
+    return np.arange(len(panel)) - np.repeat(starts[:-1], np.diff(starts))
+
+
+def windows(
+    panel: pd.DataFrame, rows: pd.MultiIndex, length: int, columns: Iterable[str]
+) -> pd.DataFrame:
+    """A panel of one pseudo-asset per row of `rows`, holding the bars that end there.
+
+    Parameters
+    ----------
+    panel : DataFrame of shape (N, F)
+    rows : MultiIndex of n rows of `panel`
+    length : int
+        L; shorter histories are refused.
+    columns : iterable of str
+        Columns to keep.
+
+    Returns
+    -------
+    DataFrame of shape (n * L, len(columns))
+        Assets are called 000000, 000001 … in the order of `rows`; times are the original ones.
+
+    Raises
+    ------
+    PanelError
+        When a row is not in the panel, or has fewer than L bars.
+    """
+    last = panel.index.get_indexer(rows)
+    short = (last < 0) | (age(panel)[last] < length - 1)
+    if short.any():
+        asset, time = rows[int(short.argmax())]
+        raise _broken(
+            f"{asset} at {time} does not have {length} bars", code="SV-F18", cure="bring history"
+        )
+    at = (last[:, None] + np.arange(1 - length, 1)).ravel()
+    names = np.repeat([f"{i:06d}" for i in range(len(rows))], length)
+    times = panel.index.get_level_values("time")[at]
+    index = pd.MultiIndex.from_arrays([pd.Index(names, dtype="str"), times], names=panel.index.names)
+    return panel[list(columns)].iloc[at].set_axis(index)
+
+
+def last_rows(panel: pd.DataFrame) -> pd.DataFrame:
+    """The newest row of each asset."""
+    return panel.iloc[asset_starts(panel)[1:] - 1]
+
+
+def named(panel: pd.DataFrame, *families: str) -> list[str]:
+    """Columns of the given families (``feature``, ``rule``, ``context`` …), in panel order."""
+    return [c for c in panel.columns if isinstance(c, str) and c.split(".")[0] in families]
+
+
+def inputs_of(function: Callable[..., np.ndarray]) -> list[str]:
+    """Columns a feature or a rule reads: its parameters without a default."""
+    return [p.name for p in signature(function).parameters.values() if p.default is p.empty]
+
+
+def per_asset(panel: pd.DataFrame, function: Callable[..., np.ndarray]) -> np.ndarray:
+    """Run a feature or a rule along each asset's own rows.
+
+    Parameters
+    ----------
+    panel : DataFrame of shape (N, F)
+    function : callable
+        Each parameter without a default names the column it reads, one asset's at a time, as
+        a float64 array of shape (T,). Returns as many values, NaN until warm.
+
+    Returns
+    -------
+    float64 ndarray of shape (N,)
+    """
+    values = panel[inputs_of(function)].to_numpy(dtype="float64", copy=True)
+    out = np.empty(len(panel))
+    starts = asset_starts(panel)
+    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        out[start:stop] = function(*np.ascontiguousarray(values[start:stop].T))
+    return out
+
+
+def warms_up(bars: Callable[..., int]) -> Callable[[Rule], Rule]:
+    """Declare how many bars a function needs before its first value, from its settings."""
+
+    def declare(function: Rule) -> Rule:
+        function.warmup = bars  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def warmup(function: Callable[..., np.ndarray]) -> int:
+    """Declared number of NaN with which the values of a function, or its partial, begin."""
+    declared: Any = getattr(function, "func", function)  # a partial holds its function in func
+    parameters = signature(function).parameters.values()
+    return declared.warmup(**{p.name: p.default for p in parameters if p.default is not p.empty})
+
+
+def _is_utc(dtype: object) -> bool:
+    return str(getattr(dtype, "tz", None)) == "UTC"
+
+
+def _broken(what: str, *, code: str = "SV-F20", **fields: str) -> PanelError:
+    return PanelError(what, code=code, **fields)
+
+
+def _refuse(
+    table: pd.DataFrame, broken: np.ndarray | pd.Series, what: str, cure: str, code: str = "SV-F20"
+) -> None:
+    flags = np.asarray(broken)
+    if flags.any():
+        asset, time = table.index[int(flags.argmax())]
+        raise _broken(f"{asset} at {time} {what}", code=code, where=f"{flags.sum()} rows", cure=cure)

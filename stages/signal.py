@@ -1,0 +1,144 @@
+"""What the pipeline says in the end: one side for one asset at one time, how sure, and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+SIDES = {-1: "sell", 0: "hold", 1: "buy"}
+SIDE_TEXT = {-1: "SELL", 0: "HOLD", 1: "BUY"}
+SIDE_NUMBER = {text: number for number, text in SIDE_TEXT.items()}
+Status = Literal["fired", "unproven", "hold", "abstain"]
+Strength = Literal["weak", "medium", "strong"]
+
+CLOSURE = 1e-5  # log-odds: how far baseline + contributions may stand from the margin
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """The explanation that travels with one signal.
+
+    Attributes
+    ----------
+    side : int
+        -1 or 1: the side whose margin over the opposite side is explained.
+    baseline, margin : float
+        Log-odds of `side` over the opposite side: over the references, and here.
+    contributions : mapping of str to float
+        Push of each raw feature; baseline + sum = margin within 1e-5.
+    by_stage : mapping of str to float
+        The same total by stage and member.
+    raw_gap : float
+        What closure spread over the contributions.
+    references : str
+        Hash of the reference rows.
+    text : tuple of str
+        The largest contributions in words.
+    """
+
+    side: int
+    baseline: float
+    margin: float
+    contributions: Mapping[str, float]
+    by_stage: Mapping[str, float]
+    raw_gap: float
+    references: str
+    text: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not abs(self.gap) <= CLOSURE:  # NaN too
+            raise ValueError(f"contributions miss the margin by {self.gap}, allowed {CLOSURE}")
+
+    @property
+    def gap(self) -> float:
+        """Margin less baseline less contributions."""
+        return self.margin - self.baseline - sum(self.contributions.values())
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A decision with its odds, its doubts and its reasons.
+
+    Attributes
+    ----------
+    asset : str
+    time : Timestamp
+        When the bar the decision rests on was known, UTC.
+    side : int or None
+        -1 or 1 if fired or unproven, 0 for a hold, None for an abstention.
+    status : {'fired', 'unproven', 'hold', 'abstain'}
+        A hold is a decision; an abstention is the lack of one.
+    probabilities : mapping of int to float
+        Calibrated chance of each of the K sides over the label horizon; sums to 1.
+    confidence : float in [0, 1]
+        The probability of `side`.
+    certainty : float in [0, 1]
+        Posterior probability that the edge of the leading side exceeds its cost.
+    epistemic, aleatoric : float >= 0
+        Doubt that more data would remove and doubt that none would, in nats.
+    strength : {'weak', 'medium', 'strong'} or None
+    why_not : tuple of str
+        What stopped a hold or an abstention, machine-readable (``certainty 0.61 < 0.80``).
+    stages : mapping
+        Stage trail: the mean log-odds of buy over sell after each stage, and the gate.
+    reasons : Reasons or None
+        None for an abstention.
+    replay : mapping
+        Size, capacity, oldest, newest and hash of the replay buffer.
+    expires : Timestamp
+        From here on the signal says nothing.
+    prices : mapping of str to float
+        ``close`` and, where the return at stake is known, ``target`` and ``stop``.
+    session : str or None
+        Exchange date of the bar.
+    model : str
+        Digest of the artifact that produced it.
+
+    Notes
+    -----
+    An abstention has no odds: `probabilities` is empty and the measures are NaN, never 0.
+    """
+
+    asset: str
+    time: pd.Timestamp
+    side: int | None
+    status: Status
+    probabilities: Mapping[int, float]
+    confidence: float
+    certainty: float
+    epistemic: float
+    aleatoric: float
+    expires: pd.Timestamp
+    model: str
+    strength: Strength | None = None
+    why_not: tuple[str, ...] = ()
+    stages: Mapping[str, float | bool | None] = field(default_factory=dict)
+    reasons: Reasons | None = None
+    replay: Mapping[str, Any] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
+    session: str | None = None
+
+    def __post_init__(self) -> None:
+        sides = {"fired": (-1, 1), "unproven": (-1, 1), "hold": (0,), "abstain": (None,)}
+        self._require(self.status in get_args(Status), f"no such status as {self.status!r}")
+        allowed: tuple[int | None, ...] = sides[self.status]  # type: ignore[assignment]
+        self._require(self.side in allowed, f"{self.status!r} does not go with side {self.side}")
+        self._require(str(self.time.tz) == str(self.expires.tz) == "UTC", "times are not UTC")
+        self._require(self.expires > self.time, f"it expires at {self.expires}, not later")
+        if self.status in ("hold", "abstain"):
+            self._require(len(self.why_not) > 0, f"a {self.status!r} must say why not")
+        if self.side is None:
+            self._require(not self.probabilities, "an abstention has no odds")
+            return
+        odds = self.probabilities
+        summed = set(odds) == set(SIDES) and abs(sum(odds.values()) - 1) < 1e-6
+        self._require(summed, f"odds of -1, 0 and 1 must sum to 1, got {dict(odds)}")
+        agrees = abs(self.confidence - odds[self.side]) < 1e-6
+        self._require(agrees, f"confidence {self.confidence} is not the odds of its side")
+        self._require(0 <= self.certainty <= 1, f"certainty {self.certainty} is not in [0, 1]")
+        self._require(min(self.epistemic, self.aleatoric) >= 0, "uncertainty is below 0 nats")
+
+    def _require(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            raise ValueError(f"signal for {self.asset} at {self.time}: {otherwise}")
