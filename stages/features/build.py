@@ -1,0 +1,320 @@
+"""From bars to a panel: run the configured features, rules and context, say what is left out."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from stages.base import DataError, State
+from stages.features.rows import Rows, across_assets, reads
+from stages.panel import age, check_panel, named, warmup
+
+log = logging.getLogger(__name__)
+
+Feature = Callable[..., np.ndarray]
+
+
+@dataclass
+class FeatureSet:
+    """Add ``feature.*``, ``rule.*`` and ``context.*`` columns to bars.
+
+    A function reads the columns that its parameters without a default name: of the bars, or of
+    a feature listed above it. A partial that binds such a parameter to a text reads that column:
+    ``{_target_: stages.features.returns.log_return, _partial_: true, close: market}``. What the
+    bars cannot feed is left out, with a logged line, and never filled. Bars without a `market`
+    take the equal-weight index of their assets for it.
+
+    Parameters
+    ----------
+    columns, context, rules : mapping of str to callable
+        By the name of their column: functions of one asset's bars (see `warms_up`), or of the
+        assets of one time (see `cross_section`).
+    min_coverage : float in (0, 1], default=0.5
+        Share of the assets listed by then that a time must hold for its cross-section, or the
+        equal-weight market, to stand for the universe. An asset counts from its first bar on:
+        where many are delisted, or trade on other calendars, set it lower.
+
+    Attributes
+    ----------
+    left_out_ : dict of str to str
+        Columns that the last bars could not feed, and why.
+    universe_ : dict of str to str
+        First time of each asset that `fit` saw (ISO, UTC).
+    market_ : {'given', 'equal weight', 'absent'}
+        Where the market came from in `fit`; later bars are held to it.
+    built_ : list of str
+        Columns that the bars of `fit` could feed; later bars are held to them.
+    """
+
+    columns: Mapping[str, Feature]
+    context: Mapping[str, Feature] = field(default_factory=dict)
+    rules: Mapping[str, Feature] = field(default_factory=dict)
+    min_coverage: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_coverage <= 1:
+            raise ValueError(f"min_coverage must lie in (0, 1], got {self.min_coverage}")
+        if not self.columns:
+            raise ValueError("columns must name at least one feature")
+        self.left_out_: dict[str, str] = {}
+        self._said: set[str] = set()
+
+    @property
+    def warmup(self) -> int:
+        """Bars of an asset before its first complete row, over the columns not left out."""
+        bars: dict[str, int] = {}
+        for name, function in self._functions():
+            above = [bars.get(f"feature.{column}", 0) for column in reads(function).values()]
+            bars[name] = warmup(function) + max(above, default=0)
+        built = getattr(self, "built_", [name for name in bars if name not in self.left_out_])
+        return max(bars[name] for name in built)
+
+    def fit(self, bars: pd.DataFrame) -> Self:
+        """Remember what the training bars held, so that later bars are held to the same.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, ...)
+        """
+        for name in ("universe_", "market_", "built_"):
+            self.__dict__.pop(name, None)
+        rows, market, wanted = self._prepare(bars)
+        self.universe_ = {asset: first.isoformat() for asset, first in rows.listed().items()}
+        self.market_, self.built_ = market, list(wanted)
+        return self
+
+    def build(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """Return `bars` with the columns of every feature, rule and context they can feed.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, ...)
+            A panel of bars, see `stages.panel`.
+
+        Returns
+        -------
+        DataFrame
+            The bars, then float32 columns: NaN until warm, and where a window lacks a bar.
+
+        Raises
+        ------
+        DataError
+            If the bars lack what `fit` had, feed nothing, or a column comes out infinite.
+        """
+        rows, _, wanted = self._prepare(bars)
+        read = {column for f in wanted.values() for column in reads(f).values()}
+        covered = self._covered(rows)
+        # whole columns are written: column-major, else this costs several times as much
+        table = np.empty((len(bars), len(wanted)), "float32", order="F")
+        for place, (name, function) in enumerate(wanted.items()):
+            values = rows.run(function)
+            if across_assets(function):
+                values = np.where(covered, values, np.nan)
+            family, _, short = name.partition(".")
+            if family == "feature" and short in read:
+                rows.columns.setdefault(short, values)
+            table[:, place] = _finite(name, values, bars.index)
+        return _joined(bars, pd.DataFrame(table, bars.index, list(wanted), copy=False))
+
+    def ready(self, bars: pd.DataFrame) -> np.ndarray:
+        """Rows whose every look-back is complete, and whose time stands for the universe: (N,)."""
+        rows, market, wanted = self._prepare(bars)
+        old = age(bars) >= self.warmup
+        index = market == "equal weight" and self._reads_market()
+        if index or any(across_assets(f) for f in wanted.values()):
+            return old & self._covered(rows)
+        return old
+
+    def state(self) -> State:
+        """What `fit` remembered, as JSON values."""
+        return State({"universe": self.universe_, "market": self.market_, "built": self.built_})
+
+    def restore(self, state: State) -> Self:
+        """Take back what `state` gave."""
+        self.universe_ = dict(state.values["universe"])
+        self.market_ = state.values["market"]
+        self.built_ = list(state.values["built"])
+        return self
+
+    def _functions(self) -> Iterator[tuple[str, Feature]]:
+        for family, functions in (
+            ("feature", self.columns),
+            ("rule", self.rules),
+            ("context", self.context),
+        ):
+            for name, function in functions.items():
+                yield f"{family}.{name}", function
+
+    def _reads_market(self) -> bool:
+        return any("market" in reads(function).values() for _, function in self._functions())
+
+    def _prepare(self, bars: pd.DataFrame) -> tuple[Rows, str, dict[str, Feature]]:
+        """The bars as arrays, where their market comes from, and the functions they can feed."""
+        read = {column for _, f in self._functions() for column in reads(f).values()}
+        rows = Rows.of(check_panel(bars), read | {"close"})  # of which a market can be made
+        market = self._find_market(rows)
+        left_out = self._left_out(rows)
+        self._say(left_out, market)
+        wanted = {name: f for name, f in self._functions() if name not in left_out}
+        if not any(name.startswith("feature.") for name in wanted):
+            raise DataError(
+                "the bars feed none of the features",
+                code="SV-F20",
+                where=f"columns present: {sorted(map(str, bars.columns))[:40]}",
+                why=f"the features read {sorted(read)}",
+                cure="map the columns with data.columns",
+            )
+        return rows, market, wanted
+
+    def _find_market(self, rows: Rows) -> str:
+        """Put a market beside the bars if there is none, and say where it comes from."""
+        trained = getattr(self, "market_", None)
+        if "market" in rows.columns and trained != "equal weight":
+            return "given"
+        if trained == "given":
+            raise DataError(
+                "the bars have no market column, which the features were trained with",
+                code="SV-F20",
+                where=f"columns read: {sorted(rows.columns)}",
+                why="another index in its place would change every market feature",
+                cure="bring the market: data.market=ASSET or data.columns.market=COLUMN",
+            )
+        made = trained == "equal weight" or (trained is None and len(rows.assets) > 1)
+        if made and "close" in rows.columns:
+            rows.columns["market"] = rows.equal_weight()
+            return "equal weight"
+        rows.columns.pop("market", None)
+        return "absent"
+
+    def _left_out(self, rows: Rows) -> dict[str, str]:
+        """Columns that cannot be built, each with its reason."""
+        left_out: dict[str, str] = {}
+        known = set(rows.columns)
+        trained = getattr(self, "built_", None)
+        for name, function in self._functions():
+            missing = [c for c in reads(function).values() if c not in known]
+            if missing:
+                left_out[name] = f"the bars have no {', '.join(missing)}"
+            elif across_assets(function) and len(rows.assets) < 2 and trained is None:
+                left_out[name] = "a cross-section needs at least two assets"
+            elif name.startswith("feature."):
+                known.add(name.removeprefix("feature."))
+        if trained is None:
+            return left_out
+        gone = {name: left_out[name] for name in trained if name in left_out}
+        if gone:
+            name, reason = next(iter(gone.items()))
+            raise DataError(
+                f"{name} was trained and cannot be built: {reason}",
+                code="SV-F20",
+                where=f"{len(gone)} columns: {', '.join(list(gone)[:8])}",
+                cure="bring the columns that the training bars had, or train on these",
+            )
+        new = [n for n, _ in self._functions() if n not in trained and n not in left_out]
+        return left_out | dict.fromkeys(new, "the training bars did not have it")
+
+    def _covered(self, rows: Rows) -> np.ndarray:
+        trained = getattr(self, "universe_", None)
+        if trained is None:
+            return rows.coverage(rows.listed()) >= self.min_coverage
+        listed = {asset: pd.Timestamp(time) for asset, time in trained.items()}
+        return rows.coverage(listed) >= self.min_coverage
+
+    def _say(self, left_out: dict[str, str], market: str) -> None:
+        """Log what is left out and what stands in, each line once."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in left_out.items():
+            by_reason.setdefault(reason, []).append(name)
+        lines = [f"left out, because {why}: {', '.join(who)}" for why, who in by_reason.items()]
+        if market == "equal weight" and self._reads_market():
+            lines.append("no market column: the equal-weight index of the assets stands in for it")
+        for line in lines:
+            if line not in self._said:
+                log.info(line)
+        self._said |= set(lines)
+        self.left_out_ = left_out
+
+
+@dataclass
+class GivenFeatures:
+    """Pass through the ``feature.*`` and ``context.*`` columns that the data came with.
+
+    Parameters
+    ----------
+    context : sequence of str, default=('regime',)
+        Context columns that must be there.
+    """
+
+    context: Sequence[str] = ("regime",)
+
+    def __post_init__(self) -> None:
+        self.left_out_: dict[str, str] = {}
+
+    @property
+    def warmup(self) -> int:
+        """No look-back: the columns come complete."""
+        return 0
+
+    def fit(self, bars: pd.DataFrame) -> Self:
+        """Check that the columns are there."""
+        self.build(bars)
+        return self
+
+    def build(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """Return `bars` as they are, or name the column that is missing or infinite."""
+        check_panel(bars, [f"context.{name}" for name in self.context])
+        given = named(bars, "feature", "rule", "context")
+        if not named(bars, "feature"):
+            raise DataError(
+                "the data has no feature.* column",
+                code="SV-F20",
+                where=f"columns present: {sorted(map(str, bars.columns))[:40]}",
+                cure="features=core builds them from bars",
+            )
+        for name in given:
+            _finite(name, bars[name].to_numpy(), bars.index)
+        return bars
+
+    def ready(self, bars: pd.DataFrame) -> np.ndarray:
+        """Every row: shape (N,)."""
+        return np.ones(len(bars), bool)
+
+    def state(self) -> State:
+        """Nothing is learnt."""
+        return State()
+
+    def restore(self, state: State) -> Self:
+        """Take back nothing."""
+        return self
+
+
+def _finite(name: str, values: np.ndarray, index: pd.Index) -> np.ndarray:
+    """Cast to float32; an infinity is a fault of the function, not a missing value."""
+    with np.errstate(over="ignore"):  # what does not fit in float32 becomes inf, found below
+        out = values.astype("float32")
+    endless = np.isinf(out)
+    if endless.any():
+        row = int(endless.argmax())
+        raise DataError(
+            f"{name} is infinite for {index[row][0]} at {index[row][1]}: {values[row]}",
+            code="SV-F12",
+            where=f"{endless.sum()} rows",
+            why="LightGBM reads infinity, XGBoost refuses it",
+            cure="return NaN where the value is not defined (stages.features.kernels.ratio)",
+        )
+    return out
+
+
+def _joined(bars: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+    twice: list[Any] = [name for name in made.columns if name in bars.columns]
+    if twice:
+        raise DataError(
+            f"the bars already have a column {twice[0]}",
+            code="SV-F20",
+            where=f"{len(twice)} columns",
+            cure="features=given takes the columns the data came with, or rename them",
+        )
+    return pd.concat([bars, made], axis=1)

@@ -1,0 +1,90 @@
+"""What every feature, rule and context in conf/ owes the pipeline: one function a promise.
+
+Each takes `make`, which turns bars into a table of float columns on the bars' index.
+"""
+
+import numpy as np
+import pandas as pd
+from pandas.testing import assert_frame_equal
+
+from stages.panel import age, until
+
+PRICES = ("open", "high", "low", "close")
+
+
+def starts_when_warm(make, bars, warmup):
+    made = make(bars)
+    assert (made.isna().to_numpy().all(axis=1) == (age(bars) < warmup)).all()
+    assert made[age(bars) >= warmup].notna().all(axis=None)
+
+
+def does_not_see_the_future(make, bars, time):
+    then, whole = make(until(bars, time)), make(bars)
+    assert_frame_equal(then, whole.loc[then.index], check_exact=True)
+    garbage = bars.copy()
+    late = bars.index.get_level_values("time") > time
+    garbage.loc[late] = np.random.default_rng(5).lognormal(size=(late.sum(), bars.shape[1]))
+    assert_frame_equal(then, make(garbage).loc[then.index], check_exact=True)
+
+
+def needs_no_more_than_its_warmup(make, bars, warmup):
+    """With that much history the last value is what the whole history gives."""
+    last = make(bars).groupby("asset").tail(1)
+    short = make(bars.groupby("asset").tail(warmup + 1)).groupby("asset").tail(1)
+    assert short.notna().all(axis=None)
+    assert_frame_equal(short, last, check_exact=False, rtol=1e-9, atol=1e-9)
+
+
+def does_not_see_other_assets(make, bars):
+    alone = make(bars.loc[["C"]])
+    assert_frame_equal(alone, make(bars).loc[["C"]], check_exact=True)
+
+
+def does_not_care_for_the_order_of_assets(make, bars):
+    names = bars.index.unique("asset")[::-1]
+    assert_frame_equal(make(bars.loc[names]).loc[bars.index], make(bars), check_exact=True)
+
+
+def loses_only_the_windows_that_span_a_missing_bar(make, bars, warmup, row):
+    """`row` counts from the start of the last asset."""
+    clean = make(bars)
+    hole = len(bars) - bars.groupby("asset").size().iloc[-1] + row
+    holed = bars.copy()
+    holed.iloc[hole] = np.nan
+    made = make(holed)
+    hit = np.arange(len(bars)) - hole
+    assert made[hit < 0].equals(clean[hit < 0])
+    assert made[(hit >= 0) & (hit <= warmup)].isna().any(axis=None)
+    assert made[hit > warmup].notna().all(axis=None)
+    known = made.notna()
+    assert_frame_equal(made[known], clean[known], check_exact=False, rtol=1e-9, atol=1e-9)
+
+
+def does_not_depend_on_the_currency(make, bars):
+    dear = bars.copy()
+    dear[[c for c in PRICES if c in bars]] *= 1000.0
+    dear["volume"] *= 7.0
+    assert_frame_equal(make(dear), make(bars), check_exact=False, rtol=1e-6, atol=1e-8)
+
+
+def clean_bars(rng, assets="DBCA", times=520, stagger=0):
+    """Random bars with a range around each close; each asset listed `stagger` after the last."""
+    days = pd.bdate_range("2019-01-01", periods=times, tz="UTC").as_unit("us")
+    shared = rng.normal(0, 0.008, times)
+    tables = {}
+    for k, name in enumerate(assets):
+        moves = 0.0003 + shared + rng.standard_t(5, times) * 0.01
+        close = 20 * (k + 1) * np.exp(moves.cumsum())
+        before = np.concatenate([[close[0]], close[:-1]])
+        wiggle = np.exp(np.abs(rng.normal(0, 0.006, (2, times))))
+        tables[name] = pd.DataFrame(
+            {
+                "open": before * np.exp(rng.normal(0, 0.003, times)),
+                "high": np.maximum(close, before) * wiggle[0],
+                "low": np.minimum(close, before) / wiggle[1],
+                "close": close,
+                "volume": rng.lognormal(12, 0.6, times).round(),
+            },
+            days,
+        ).iloc[k * stagger :]
+    return pd.concat(tables, names=["asset", "time"])
