@@ -1,0 +1,195 @@
+"""A scikit-learn classifier that knows how sure it is: Bayesian multinomial logit."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from stages.ensemble.posterior import Posterior, assimilate, forget, laplace
+from stages.ensemble.uncertainty import averaged_softmax, entropy, gaussian_rule, log_odds
+
+TAUS = tuple(10.0**power for power in range(-6, 2))
+INTERCEPT_VARIANCE = 9.0  # a sd of 3 log-odds leaves any base rate open
+
+
+class BayesianSoftmax(ClassifierMixin, BaseEstimator):
+    """Multinomial logit with a Gaussian posterior, batch or online.
+
+    Parameters
+    ----------
+    reference : class label, optional
+        Class whose logit is 0; the first one by default.
+    tau : float > 0, optional
+        Prior variance of each coefficient; None takes the best of 1e-6 ... 10 by evidence.
+        Intercepts always have a variance of 9.
+    prior_mean : array-like of shape (K - 1, n_features), optional
+        Second guess at the coefficients, beside 0: the likelier of the two, by evidence, becomes
+        the prior mean. Classes ascend, without the reference.
+    forget : float in (0, 1], default=1.0
+        Each `partial_fit` first divides the posterior covariance by this, nowhere beyond the
+        prior; 1 forgets nothing.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+    mean_ : float64 ndarray of shape (K - 1, n_features + 1)
+        Posterior mean; the last column is the intercept.
+    covariance_ : float64 ndarray of shape ((K - 1) * (n_features + 1),) * 2
+    tau_ : float
+        Prior variance in use.
+    log_evidence_ : float
+        Of the prior in use, nats; NaN if the model has only seen `partial_fit`.
+
+    Notes
+    -----
+    Sample weights count rows: weight 2 is the same row twice.
+
+    References
+    ----------
+    Bishop (2006), "Pattern Recognition and Machine Learning", sections 4.4 and 4.5.
+    """
+
+    def __init__(
+        self,
+        reference: Any = None,
+        tau: float | None = None,
+        prior_mean: ArrayLike | None = None,
+        forget: float = 1.0,
+    ) -> None:
+        self.reference = reference
+        self.tau = tau
+        self.prior_mean = prior_mean
+        self.forget = forget
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn from all rows at once.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Two or more classes.
+        sample_weight : array-like of shape (n_samples,), optional
+        """
+        X, y = self._checked(X, y, reset=True)
+        weight = _check_sample_weight(sample_weight, X, dtype="float64", ensure_non_negative=True)
+        check_classification_targets(y)
+        self._open(unique_labels(y))
+        phi, hits = _with_intercept(X), self._hits(y)
+        best: Posterior | None = None
+        for m0 in self._prior_means(X.shape[1]):
+            start = None
+            for tau in (self.tau,) if self.tau is not None else TAUS:
+                found = laplace(phi, hits, weight, m0, _prior_variance(tau, X.shape[1]), start)
+                start = found.mean  # the next tau is never far
+                if best is None or found.log_evidence > best.log_evidence:
+                    best, self.tau_ = found, float(tau)
+        assert best is not None
+        self.mean_, self.covariance_ = best.mean, best.covariance
+        self.log_evidence_ = best.log_evidence
+        return self
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: Sequence[Any] | np.ndarray | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Move the posterior through the rows in order, after forgetting once.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (K,), optional
+            All classes; needed where `fit` has not run.
+        sample_weight : array-like of shape (n_samples,), optional
+        """
+        first = not hasattr(self, "mean_")
+        X, y = self._checked(X, y, reset=first)
+        weight = _check_sample_weight(sample_weight, X, dtype="float64", ensure_non_negative=True)
+        if first:
+            self._open(unique_labels(y if classes is None else classes))
+            self.tau_ = float(1.0 if self.tau is None else self.tau)
+            self.log_evidence_ = float("nan")
+            self.mean_ = np.zeros((len(self.classes_) - 1, X.shape[1] + 1))
+            prior = np.tile(_prior_variance(self.tau_, X.shape[1]), len(self.mean_))
+            self.covariance_ = np.diag(prior)
+        belief = Posterior(self.mean_, self.covariance_, self.log_evidence_)
+        if self.forget < 1:
+            belief = forget(belief, self.forget, _prior_variance(self.tau_, X.shape[1]))
+        for phi, hit, w in zip(_with_intercept(X), self._hits(y), weight, strict=True):
+            belief = assimilate(belief, phi, hit, w)
+        self.mean_, self.covariance_ = belief.mean, belief.covariance
+        return self
+
+    def posterior(self, X: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (N, K - 1) and covariance (N, K - 1, K - 1) of the log-odds of each row."""
+        check_is_fitted(self, "mean_")
+        X = np.asarray(validate_data(self, X, dtype="float64", reset=False))
+        return log_odds(_with_intercept(X), self.mean_, self.covariance_)
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Odds of each class, averaged over the posterior: shape (N, K)."""
+        return self._average(*self.posterior(X))[0]
+
+    def uncertainty(self, X: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Epistemic and aleatoric doubt of each row, nats: what more rows would cure, and not."""
+        p, aleatoric = self._average(*self.posterior(X))
+        return np.maximum(entropy(p) - aleatoric, 0), aleatoric
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Likeliest class of each row."""
+        check_is_fitted(self, "mean_")
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def _average(self, mu: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return averaged_softmax(mu, S, *gaussian_rule(mu.shape[1]), self._reference())
+
+    def _checked(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        X, y = validate_data(self, X, y, dtype="float64", reset=reset)
+        return np.asarray(X), np.asarray(y)
+
+    def _open(self, classes: np.ndarray) -> None:
+        if self.tau is not None and not self.tau > 0:
+            raise ValueError(f"tau must be above 0, got {self.tau}")
+        if not 0 < self.forget <= 1:
+            raise ValueError(f"forget must lie in (0, 1], got {self.forget}")
+        if len(classes) < 2:
+            raise ValueError(f"needs two or more classes, got one class: {classes.tolist()}")
+        if self.reference is not None and self.reference not in classes:
+            raise ValueError(f"reference {self.reference!r} is not one of the classes {classes}")
+        self.classes_ = classes
+
+    def _reference(self) -> int:
+        if self.reference is None:
+            return 0
+        return int(np.flatnonzero(self.classes_ == self.reference)[0])
+
+    def _hits(self, y: np.ndarray) -> np.ndarray:
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y holds {unknown.tolist()}, which are none of {self.classes_}")
+        return (y[:, None] == np.delete(self.classes_, self._reference())).astype("float64")
+
+    def _prior_means(self, features: int) -> list[np.ndarray]:
+        zero = np.zeros((len(self.classes_) - 1, features + 1))
+        if self.prior_mean is None:
+            return [zero]
+        given = np.asarray(self.prior_mean, dtype="float64")
+        if given.shape != (len(zero), features):
+            raise ValueError(f"prior_mean has shape {given.shape}, not {(len(zero), features)}")
+        return [zero, np.column_stack([given, zero[:, -1]])]
+
+
+def _with_intercept(X: np.ndarray) -> np.ndarray:
+    return np.column_stack([X, np.ones(len(X))])
+
+
+def _prior_variance(tau: float, features: int) -> np.ndarray:
+    return np.append(np.full(features, tau), INTERCEPT_VARIANCE)

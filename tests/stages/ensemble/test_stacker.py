@@ -1,0 +1,193 @@
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.base import DataError
+from stages.ensemble.decide import Decide
+from stages.ensemble.soft_vote import SoftVote
+from stages.ensemble.stacker import BayesianStacker
+
+ODDS = ["p_sell", "p_hold", "p_buy"]
+
+
+@pytest.fixture
+def stacker() -> BayesianStacker:
+    return BayesianStacker(interactions=["context.regime"])
+
+
+def log_loss(said: pd.DataFrame, y: pd.DataFrame) -> float:
+    chosen = said[ODDS].to_numpy()[np.arange(len(y)), y["side"] + 1]
+    return float(-np.average(np.log(chosen), weights=y["weight"]))
+
+
+def test_it_beats_each_member_and_the_vote_on_new_rows(stacker, make):
+    new, y = make(seed=1)
+    losses = {
+        "stack": log_loss(stacker.fit(*make(seed=0)).predict(new), y),
+        **{
+            name: log_loss(SoftVote(weights).fit(*make(seed=0)).predict(new), y)
+            for name, weights in {
+                "vote": {"boosted": 1, "forest": 1, "lstm": 1},
+                "boosted": {"boosted": 1},
+                "lstm": {"lstm": 1},
+            }.items()
+        },
+    }
+    assert losses["stack"] < min(v for k, v in losses.items() if k != "stack") - 0.05
+
+
+def test_the_context_turns_the_members_round_where_the_regime_flips(stacker, make):
+    new, y = make(seed=1)
+    flat = replace(stacker, interactions=())
+    turned, plain = (log_loss(s.fit(*make(seed=0)).predict(new), y) for s in (stacker, flat))
+    assert turned < plain - 0.1
+    margin = stacker.predict(new)["margin"]
+    flipped = new["context.regime"] < 0
+    assert margin[flipped].corr(new["filter.boosted.z_buy"][flipped]) < -0.5
+
+
+def test_its_odds_are_calibrated(stacker, make):
+    new, y = make(seed=1, times=800)
+    p = stacker.fit(*make(seed=0)).predict(new)["p_buy"]
+    for low, high in ((0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 1)):
+        inside = p.between(low, high)
+        assert (y["side"][inside] == 1).mean() == pytest.approx(p[inside].mean(), abs=0.04)
+
+
+def test_with_few_rows_it_starts_from_the_members_vote(make):
+    panel, y = make(seed=0, times=1000, skill=1.0)
+    steady = panel[panel["context.regime"] > 0]
+    few = y.loc[steady.index[::60]]
+    margin = BayesianStacker(context=False).fit(panel, few).predict(panel)["margin"]
+    vote = SoftVote({"boosted": 1, "forest": 1, "lstm": 1}).fit(panel, few).predict(panel)
+    assert margin.corr(vote["margin"]) > 0.95
+
+
+def test_a_market_of_noise_hardly_ever_fires(make):
+    fired = []
+    for seed in range(5):
+        panel, y = make(seed=seed, skill=0.0, times=300)
+        half = y[y.index.get_level_values("time") < y.index.levels[1][150]]
+        said = BayesianStacker(interactions=["context.regime"]).fit(panel, half).predict(panel)
+        status = Decide().decide(panel.join(said))["status"]
+        fired.append((status == "unproven").mean())
+    assert np.mean(fired) < 0.02
+
+
+def test_a_product_is_shared_like_the_two_player_shapley_value(stacker, scored):
+    panel, y = scored
+    stacker.fit(panel, y)
+    row = panel[panel["refiner.lstm.z_buy"].notna()].iloc[[3]]
+    reference = panel[panel["refiner.lstm.z_buy"].notna()].iloc[[-3]]
+    logits = list(stacker.logits_.columns_)
+
+    def margin(logits_of: pd.DataFrame, regime_of: pd.DataFrame) -> float:
+        mixed = reference.copy()
+        mixed[logits] = logits_of[logits].to_numpy()
+        mixed["context.regime"] = regime_of["context.regime"].to_numpy()
+        return float(stacker.predict(mixed)["margin"].iloc[0])
+
+    alone = margin(reference, row) - margin(reference, reference)
+    after = margin(row, row) - margin(row, reference)
+    why = stacker.attribute(panel, row.index, reference)
+    share = why.values[0, 0, 0, why.inputs.index("context.regime")]
+    assert share == pytest.approx((alone + after) / 2, abs=1e-12)
+
+
+def test_a_context_that_is_missing_in_a_row_counts_as_its_mean(stacker, scored):
+    panel, y = scored
+    stacker.fit(panel, y)
+    column = "context.liquidity"
+    blank = panel.assign(**{column: np.nan})
+    mean = panel.astype({column: "float64"}).assign(**{column: stacker.center_[-1]})
+    assert stacker.contexts_[-1] == column
+    pd.testing.assert_frame_equal(stacker.predict(blank), stacker.predict(mean), rtol=1e-9)
+
+
+def test_a_constant_context_does_no_harm(scored):
+    panel, y = scored
+    panel = panel.assign(**{"context.liquidity": np.float32(3), "context.empty": np.float32("nan")})
+    assert BayesianStacker().fit(panel, y).predict(panel).notna().all(axis=None)
+
+
+def test_context_may_be_chosen_or_left_out(scored):
+    panel, y = scored
+    assert BayesianStacker(context=False).fit(panel, y).contexts_ == ()
+    assert BayesianStacker(context=["context.liquidity"]).fit(panel, y).contexts_ == (
+        "context.liquidity",
+    )
+    with pytest.raises(DataError, match="context.mood"):
+        BayesianStacker(context=["context.mood"]).fit(panel, y)
+
+
+def test_an_interaction_the_panel_lacks_is_left_out_aloud(stacker, scored, caplog):
+    panel, y = scored
+    with caplog.at_level(logging.INFO):
+        stacker.fit(panel.drop(columns="context.regime"), y)
+    assert stacker.interactions_ == ()
+    assert "context.regime" in caplog.text
+
+
+def test_updates_in_parts_or_at_once_end_in_the_same_bits(stacker, scored):
+    panel, y = scored
+    cut = y.index.levels[1][125]
+    time = y.index.get_level_values("time")
+    old, new = y[time < cut], y[time >= cut]
+    states = []
+    for parts in (
+        [new],
+        [new[new["end"] < new["end"].median()], new[new["end"] >= new["end"].median()]],
+    ):
+        learner = replace(stacker).fit(panel, old)
+        for part in parts:
+            learner.update(panel, part)
+        states.append(learner.state().values)
+    assert states[0] == states[1]
+
+
+def test_updates_learn_what_a_refit_would_have_learnt(stacker, scored, make):
+    panel, y = scored
+    stacker.tau = 1.0
+    old = y[y.index.get_level_values("time") < y.index.levels[1][60]]
+    whole = replace(stacker).fit(panel, y)
+    online = replace(stacker).fit(panel, old).update(panel, y.drop(old.index))
+    new, _ = make(seed=3)
+    assert online.predict(new)["margin"].corr(whole.predict(new)["margin"]) > 0.99
+
+
+def test_forgetting_stackers_follow_a_market_that_turned(stacker, make):
+    panel, y = make(seed=0, times=300)
+    turned = y.assign(side=-y["side"])
+    learners = {f: replace(stacker, forget=f).fit(panel, y) for f in (1.0, 0.97)}
+    before = log_loss(learners[1.0].predict(panel), turned)
+    after = {
+        f: log_loss(s.update(panel, turned).predict(panel), turned) for f, s in learners.items()
+    }
+    assert after[0.97] < after[1.0] < before
+
+
+def test_an_update_with_a_row_nobody_scored_is_refused(stacker, scored):
+    panel, y = scored
+    stacker.fit(panel, y)
+    quiet = panel.assign(**{"filter.forest.z_buy": np.nan})
+    with pytest.raises(DataError, match="says nothing about A0"):
+        stacker.update(quiet, y)
+
+
+def test_a_side_that_never_occurs_is_named(stacker, scored):
+    panel, y = scored
+    with pytest.raises(DataError, match="sell") as refusal:
+        stacker.fit(panel, y[y["side"] >= 0])
+    assert refusal.value.code == "SV-F44"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"forget": 1.5}, r"\(0, 1\], got 1.5"), ({"tau": -1.0}, "above 0, got -1.0")],
+)
+def test_a_setting_out_of_range_is_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        BayesianStacker(**setting)
