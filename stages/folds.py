@@ -69,6 +69,12 @@ class PurgedWalkForward:
         bar, bars = check_labels(y).index.get_level_values("time").factorize(sort=True)
         firsts = np.append(np.searchsorted(bars, edges[1:]), len(bars))
         for start, stop in pairwise(firsts):
+            if start == stop:
+                raise DataError(
+                    f"no labelled bar lies in the test block from {bars[min(start, len(bars) - 1)]}",
+                    code="SV-F18",
+                    cure=f"bring more bars, or lower folds.n_folds={self.n_folds}",
+                )
             # a label, not a row, is what reaches into the test block: purge by its end
             cut = bars[max(start - self.embargo, 0)]
             train = np.flatnonzero((y["end"] < cut).to_numpy())
@@ -120,8 +126,7 @@ class DateSplit:
     Parameters
     ----------
     train_end, valid_end, test_end : str or None
-        Last date of each part, inclusive, UTC; None leaves the part (and those after) out.
-        `valid_end` equal to `train_end` gives no validation part.
+        Last date of each part, inclusive, UTC; None leaves the part out.
     """
 
     train_end: str

@@ -62,10 +62,10 @@ def check_panel(panel: pd.DataFrame, needs: Iterable[str] = ()) -> pd.DataFrame:
             cure="localise to the exchange's zone, then tz_convert('UTC')",
         )
     if asset.hasnans or time.hasnans:
-        row = int(np.asarray(asset.isna() | time.isna()).argmax())
+        row = int((np.asarray(asset.isna()) | np.asarray(time.isna())).argmax())
         raise _broken(f"row {row} lacks its asset or its time", cure="drop or complete the row")
     step = np.diff(asset_codes(panel), prepend=-1)
-    lag = np.diff(time.asi8, prepend=0)
+    lag = np.diff(pd.DatetimeIndex(time).asi8, prepend=0)
     sort = "sort by asset, then time: panel.sort_index()"
     _refuse(panel, step < 0, "comes back after another asset", sort, "SV-F03")
     _refuse(panel, (step == 0) & (lag < 0), "is out of order", sort, "SV-F03")
@@ -121,6 +121,8 @@ def asset_codes(panel: pd.DataFrame) -> np.ndarray:
 def asset_starts(panel: pd.DataFrame) -> np.ndarray:
     """First row number of each asset, and N at the end: shape (A + 1,)."""
     codes = asset_codes(panel)
+    if not len(codes):
+        return np.zeros(1, dtype=int)
     return np.flatnonzero(np.concatenate([[True], np.diff(codes) != 0, [True]]))
 
 

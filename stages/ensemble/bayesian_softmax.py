@@ -24,11 +24,11 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
     reference : class label, optional
         Class whose logit is 0; the first one by default.
     tau : float > 0, optional
-        Prior variance of each coefficient; None takes the best of 1e-6 ... 10 by evidence.
+        Prior variance of each coefficient; None averages over 1e-6 ... 10 by evidence.
         Intercepts always have a variance of 9.
     prior_mean : array-like of shape (K - 1, n_features), optional
-        Second guess at the coefficients, beside 0: the likelier of the two, by evidence, becomes
-        the prior mean. Classes ascend, without the reference.
+        Second guess at the coefficients, beside 0; the posterior averages over the two by
+        evidence. Classes ascend, without the reference.
     forget : float in (0, 1], default=1.0
         Each `partial_fit` first divides the posterior covariance by this, nowhere beyond the
         prior; 1 forgets nothing.
@@ -40,17 +40,22 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         Posterior mean; the last column is the intercept.
     covariance_ : float64 ndarray of shape ((K - 1) * (n_features + 1),) * 2
     tau_ : float
-        Prior variance in use.
+        Prior variance of the likeliest prior.
     log_evidence_ : float
-        Of the prior in use, nats; NaN if the model has only seen `partial_fit`.
+        Of that prior, nats; NaN if the model has only seen `partial_fit`.
 
     Notes
     -----
     Sample weights count rows: weight 2 is the same row twice.
 
+    Priors are averaged, not chosen: a choice forgets that "no skill" was almost as likely as
+    "trust the members", and is then far too sure of its margin. The average is brought back to
+    one Gaussian by its first two moments.
+
     References
     ----------
-    Bishop (2006), "Pattern Recognition and Machine Learning", sections 4.4 and 4.5.
+    Bishop (2006), "Pattern Recognition and Machine Learning", sections 4.4 and 4.5; Hoeting et
+    al. (1999), "Bayesian model averaging", Statistical Science 14(4).
     """
 
     def __init__(
@@ -80,17 +85,16 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self._open(unique_labels(y))
         phi, hits = _with_intercept(X), self._hits(y)
-        best: Posterior | None = None
+        found: list[tuple[float, Posterior]] = []
         for m0 in self._prior_means(X.shape[1]):
             start = None
             for tau in (self.tau,) if self.tau is not None else TAUS:
-                found = laplace(phi, hits, weight, m0, _prior_variance(tau, X.shape[1]), start)
-                start = found.mean  # the next tau is never far
-                if best is None or found.log_evidence > best.log_evidence:
-                    best, self.tau_ = found, float(tau)
-        assert best is not None
-        self.mean_, self.covariance_ = best.mean, best.covariance
+                belief = laplace(phi, hits, weight, m0, _prior_variance(tau, X.shape[1]), start)
+                start = belief.mean  # the next tau is never far
+                found.append((float(tau), belief))
+        self.tau_, best = max(found, key=lambda pair: pair[1].log_evidence)
         self.log_evidence_ = best.log_evidence
+        self.mean_, self.covariance_ = _averaged([belief for _, belief in found])
         return self
 
     def partial_fit(
@@ -185,6 +189,19 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         if given.shape != (len(zero), features):
             raise ValueError(f"prior_mean has shape {given.shape}, not {(len(zero), features)}")
         return [zero, np.column_stack([given, zero[:, -1]])]
+
+
+def _averaged(beliefs: list[Posterior]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the evidence-weighted mixture of Gaussians."""
+    evidence = np.array([b.log_evidence for b in beliefs])
+    share = np.exp(evidence - evidence.max())
+    share /= share.sum()
+    mean = sum(w * b.mean for w, b in zip(share, beliefs, strict=True))
+    covariance = np.zeros_like(beliefs[0].covariance)
+    for w, b in zip(share, beliefs, strict=True):
+        off = (b.mean - mean).ravel()
+        covariance += w * (b.covariance + np.outer(off, off))
+    return np.asarray(mean), covariance
 
 
 def _with_intercept(X: np.ndarray) -> np.ndarray:

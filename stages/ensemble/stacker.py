@@ -44,6 +44,8 @@ class BayesianStacker:
     contexts_, interactions_ : tuple of str
     center_, spread_ : float64 ndarray of shape (contexts,)
         Mean and sd of the contexts over the training rows.
+    design_effect_ : float >= 1
+        Labels that count as one, because the assets of a bar move together.
 
     Notes
     -----
@@ -89,9 +91,10 @@ class BayesianStacker:
         self.logits_ = MemberLogits().fit(rows, y)
         self._choose_contexts(rows)
         phi = self._design(self.logits_.read(rows), self._contexts(rows))
+        self.design_effect_ = design_effect(y)
         self.model_ = BayesianSoftmax(
             reference=0, tau=self.tau, prior_mean=self._vote(phi.shape[1]), forget=self.forget
-        ).fit(phi, y["side"].to_numpy(), y["weight"].to_numpy(dtype="float64"))
+        ).fit(phi, y["side"].to_numpy(), self._weight(y))
         return self
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
@@ -128,13 +131,12 @@ class BayesianStacker:
         phi = self._design(self.logits_.read(rows), self._contexts(rows))
         refuse_silence(y, np.isnan(phi).any(axis=1))
         asset, time = (y.index.get_level_values(level) for level in ("asset", "time"))
+        weight = self._weight(y)
         order = np.lexsort((asset.factorize(sort=True)[0], time, y["end"]))
         matured = y["end"].iloc[order]
         for batch in np.split(order, np.flatnonzero(np.diff(matured)) + 1):
             self.model_.partial_fit(
-                phi[batch],
-                y["side"].to_numpy()[batch],
-                sample_weight=y["weight"].to_numpy(dtype="float64")[batch],
+                phi[batch], y["side"].to_numpy()[batch], sample_weight=weight[batch]
             )
         return self
 
@@ -181,6 +183,7 @@ class BayesianStacker:
                 "interactions": list(self.interactions_),
                 "center": self.center_.tolist(),
                 "spread": self.spread_.tolist(),
+                "design_effect": self.design_effect_,
                 "mean": model.mean_.tolist(),
                 "covariance": model.covariance_.tolist(),
                 "tau": model.tau_,
@@ -195,6 +198,7 @@ class BayesianStacker:
         self.interactions_ = tuple(values["interactions"])
         self.center_ = np.array(values["center"], dtype="float64")
         self.spread_ = np.array(values["spread"], dtype="float64")
+        self.design_effect_ = values["design_effect"]
         model = BayesianSoftmax(reference=0, tau=self.tau, forget=self.forget)
         model.classes_ = np.array(sorted(SIDES))
         model.mean_ = np.array(values["mean"], dtype="float64")
@@ -203,6 +207,9 @@ class BayesianStacker:
         model.n_features_in_ = model.mean_.shape[1] - 1
         self.model_ = model
         return self
+
+    def _weight(self, y: pd.DataFrame) -> np.ndarray:
+        return y["weight"].to_numpy(dtype="float64") / self.design_effect_
 
     def _choose_contexts(self, rows: pd.DataFrame) -> None:
         present = named(rows, "context")
@@ -249,3 +256,29 @@ class BayesianStacker:
         for side in (0, 1):
             vote[side, side:columns:2] = 2 / columns
         return vote
+
+
+def design_effect(y: pd.DataFrame) -> float:
+    """How many labels count as one, because the assets of a bar share its surprises.
+
+    The variance of a bar's summed surprise (label less base rate) over what independent assets
+    would give, averaged over sell and buy; at least 1. Without it twenty correlated stocks pass
+    for twenty witnesses, and a context that all of them share is learnt far too surely.
+
+    Parameters
+    ----------
+    y : DataFrame of shape (n, 3)
+
+    References
+    ----------
+    Kish (1965), "Survey Sampling", section 5.4; Moulton (1986), J. Econometrics 32.
+    """
+    weight = y["weight"].to_numpy(dtype="float64")
+    bar = y.index.get_level_values("time").factorize()[0]
+    effects = []
+    for side in (-1, 1):
+        hit = (y["side"] == side).to_numpy(dtype="float64")
+        surprise = weight * (hit - np.average(hit, weights=weight))
+        together = np.bincount(bar, surprise)
+        effects.append((together**2).sum() / max((surprise**2).sum(), 1e-300))
+    return float(max(np.mean(effects), 1.0))

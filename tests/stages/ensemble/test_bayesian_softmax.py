@@ -58,7 +58,7 @@ def test_on_noise_the_evidence_shrinks_the_weights():
     assert np.abs(model.predict_proba(rng.normal(size=(500, 10))) - 1 / 3).mean() < 0.02
 
 
-def test_a_given_prior_mean_is_taken_where_the_evidence_prefers_it():
+def test_a_given_prior_mean_counts_as_the_evidence_has_it():
     X, y = sample(40)
     good = [[0.8, 0.3], [-0.5, 0.6]]
     told = BayesianSoftmax(reference=0, prior_mean=good).fit(X, y)
@@ -66,7 +66,7 @@ def test_a_given_prior_mean_is_taken_where_the_evidence_prefers_it():
     lied = BayesianSoftmax(reference=0, prior_mean=[[-9.0, 9.0], [9.0, -9.0]]).fit(X, y)
     assert told.log_evidence_ > untold.log_evidence_
     np.testing.assert_allclose(told.mean_[:, :2], good, atol=0.2)
-    np.testing.assert_array_equal(lied.mean_, untold.mean_)
+    np.testing.assert_allclose(lied.mean_, untold.mean_, atol=1e-6)  # evidence all but drops a lie
 
 
 def test_more_rows_cure_epistemic_doubt_and_leave_the_rest():
