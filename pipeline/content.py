@@ -1,0 +1,83 @@
+"""What a fitted pipeline is made of on disk: JSON values and native parts, never a pickle."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load, save
+
+from pipeline import recipe
+from stages.base import State, fitted
+from stages.stack import Stack
+
+if TYPE_CHECKING:
+    from pipeline.signal_pipeline import SignalPipeline
+
+LEARNED = ("gate_", "evaluation_")  # plain JSON as they stand
+
+
+def content(pipeline: "SignalPipeline") -> tuple[dict[str, Any], dict[str, bytes]]:
+    """JSON values and parts of `pipeline`; same training, same bytes."""
+    stack: Stack = fitted(pipeline, "stack_")
+    states = {
+        name: getattr(pipeline, f"{name}_").state() for name in ("features", "labels", "replay")
+    }
+    states |= {name: stage.state() for name, stage in stack}
+    parts = {
+        f"{owner}.{name}": part for owner, state in states.items()
+        for name, part in state.parts.items()
+    }
+    parts["references.safetensors"] = _matrix(pipeline.references_)
+    values = {
+        "recipe": recipe.describe(pipeline),
+        "labels": recipe.describe(pipeline.labels_),
+        "states": {owner: dict(state.values) for owner, state in states.items()},
+        "learned": {name: getattr(pipeline, name, None) for name in LEARNED},
+        "learned_until": pipeline.learned_until_.isoformat(),
+        "step_seconds": pipeline.step_.total_seconds(),
+        "reference_columns": list(pipeline.references_.columns),
+    }
+    return values, parts
+
+
+def restore(pipeline: "SignalPipeline", state: State) -> "SignalPipeline":
+    """Give the unfitted `pipeline` what `content` took from a fitted one."""
+    values = state.values
+
+    def of(owner: str) -> State:
+        prefix = f"{owner}."
+        mine = {n[len(prefix):]: p for n, p in state.parts.items() if n.startswith(prefix)}
+        return State(values["states"][owner], mine)
+
+    for name in LEARNED:
+        if values["learned"][name] is not None:
+            setattr(pipeline, name, values["learned"][name])
+    pipeline.learned_until_ = pd.Timestamp(values["learned_until"])
+    pipeline.step_ = pd.Timedelta(seconds=values["step_seconds"])
+    pipeline.labels_ = recipe.build(values["labels"]).restore(of("labels"))
+    pipeline.features_ = recipe.build(recipe.describe(pipeline.features)).restore(of("features"))
+    pipeline.replay_ = recipe.build(recipe.describe(pipeline.replay)).restore(of("replay"))
+    stack = Stack(pipeline.filter, pipeline.refiner, pipeline.ensemble)
+    fresh = {name: recipe.build(recipe.describe(s)).restore(of(name)) for name, s in stack}
+    pipeline.stack_ = Stack(fresh["filter"], fresh.get("refiner"), fresh["ensemble"])
+    pipeline.references_ = _frame(
+        state.parts["references.safetensors"], values["reference_columns"]
+    )
+    return pipeline
+
+
+def _matrix(references: pd.DataFrame) -> bytes:
+    assets, times = (references.index.get_level_values(n) for n in ("asset", "time"))
+    return bytes(save({
+        "asset": assets.astype("int64").to_numpy(),  # pseudo-assets are numbered
+        "time": np.ascontiguousarray(times.as_unit("us").asi8),
+        "values": np.ascontiguousarray(references.to_numpy(dtype="float32")),
+    }))
+
+
+def _frame(part: bytes, columns: list[str]) -> pd.DataFrame:
+    arrays = load(part)
+    times = pd.DatetimeIndex(arrays["time"].view("M8[us]")).tz_localize("UTC")
+    names = pd.Index([f"{i:06d}" for i in arrays["asset"]], dtype="str")
+    index = pd.MultiIndex.from_arrays([names, times], names=["asset", "time"])
+    return pd.DataFrame(arrays["values"], index, columns)

@@ -1,0 +1,43 @@
+"""Judge a model on unseen rows, or compare runs: ``python -m pipeline.evaluate runs=sieve_runs``."""
+
+from typing import TYPE_CHECKING
+
+from pipeline.cli import entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@entry("evaluate")
+def main(cfg: "DictConfig") -> None:
+    """One table of figures with intervals; a stage that does not pay is shown as such."""
+    from pathlib import Path
+
+    from pipeline.report import terminal
+
+    if cfg.runs:
+        from pipeline.tracking import read_runs
+
+        terminal.show_runs(read_runs(Path(cfg.runs)), as_json=cfg.json)
+        return
+    from pipeline.assemble import load_model, load_source
+    from pipeline.evaluation import evaluated, judge, later_rows
+
+    with terminal.steps(quiet=cfg.json) as step:
+        step("loading the model")
+        pipeline = load_model(cfg)
+        step("reading the data")
+        source = load_source(cfg)
+        terminal.say_source(source)
+        step("evaluating")
+        y, at = later_rows(pipeline, source, cfg.since)
+        rows = evaluated(pipeline, source.bars, at)
+        part = f"since {at.get_level_values('time').min():%Y-%m-%d}"
+        result = judge(pipeline, rows, y, source, part=part, resamples=cfg.bootstrap, seed=cfg.seed)
+        if cfg.predictions:
+            result.write(Path(cfg.predictions))
+    terminal.show_evaluation(result, as_json=cfg.json)
+
+
+if __name__ == "__main__":
+    main()

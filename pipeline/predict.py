@@ -1,0 +1,53 @@
+"""Signals for new bars: ``python -m pipeline.predict data=parquet data.path=new_bars.parquet``."""
+
+from typing import TYPE_CHECKING
+
+from pipeline.cli import entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@entry("predict")
+def main(cfg: "DictConfig") -> None:
+    """Load the model, predict the newest bar of each asset (or all), write, show."""
+    from pathlib import Path
+
+    import pandas as pd
+
+    from pipeline.assemble import load_model, load_source
+    from pipeline.lock import lock
+    from pipeline.report import terminal
+    from pipeline.signals_io import write_signals
+    from stages.base import ConfigError
+
+    if cfg.rows not in ("newest", "all"):
+        raise ConfigError(
+            f"rows={cfg.rows} is neither newest nor all", code="SV-F33", cure="rows=newest or rows=all"
+        )
+    with terminal.steps(quiet=cfg.json) as step:
+        step("loading the model")
+        pipeline = load_model(cfg)
+        step("reading the data")
+        source = load_source(cfg)
+        terminal.say_source(source)
+        step("predicting")
+        as_of = None if cfg.as_of is None else pd.Timestamp(cfg.as_of, tz="UTC")
+        signals = pipeline.signals(source.bars, cfg.rows == "newest", as_of, cfg.explain_rows)
+        if cfg.output:
+            with lock(cfg.root, wait=60):
+                write_signals(Path(cfg.output), signals, terminal.config_digest(cfg))
+        if cfg.report:
+            from pipeline.report.page import write_page
+
+            step("writing the page")
+            card = getattr(pipeline, "evaluation_", None) or {}
+            write_page(Path(cfg.report), signals, card, terminal.about(source))
+    if cfg.json:
+        terminal.show_json([terminal.record(s, cfg) for s in signals])
+    else:
+        terminal.show_signals(signals, source)
+
+
+if __name__ == "__main__":
+    main()

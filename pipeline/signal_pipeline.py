@@ -1,0 +1,357 @@
+"""The one object: three stages between bars and signals, the same for every command."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from pipeline import artifacts, recipe
+from pipeline.content import content, restore
+from pipeline.data.instruments import Instruments
+from pipeline.signals import Signals, expiries, to_signals
+from stages.base import ConfigError, DataError, Explanation, State, fitted
+from stages.ensemble.decide import Decide
+from stages.explain.explainer import Explainer
+from stages.features.build import FeatureSet, GivenFeatures
+from stages.filter.tree_filter import TreeFilter
+from stages.folds import PurgedWalkForward
+from stages.labels import Given
+from stages.online.replay import ReplayBuffer
+from stages.panel import age, check_labels, check_panel, last_rows, named, until
+from stages.stack import Stack, pass_forward
+
+MEASURES = ("p_sell", "p_hold", "p_buy", "epistemic", "aleatoric", "margin", "margin_sd", "certainty")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SignalPipeline:
+    """Features, three stages and a decision: fitted, explained, updated and saved as one.
+
+    Parameters
+    ----------
+    features : FeatureSet or GivenFeatures
+        Turns bars into the panel.
+    labels : TripleBarrier, FixedHorizon, Terciles or Given
+        Turns bars into what came of them.
+    folds : PurgedWalkForward
+        How `fit` makes the predictions that the next stage learns from.
+    filter : TreeFilter
+        Stage 1.
+    refiner : SequenceRefiner or None
+        Stage 2; None is the ablation without it.
+    ensemble : BayesianStacker or SoftVote
+        Stage 3.
+    decide : Decide
+        From posterior to side, status and why-not.
+    explainer : Explainer
+        Reference rows, and how many reasons are put in words.
+    replay : ReplayBuffer
+        Memory of matured rows, part of every signal's provenance.
+    instruments : Instruments
+        Asset class, calendar and sector by asset.
+    max_missing : float in [0, 1], default=0.2
+        Share of a row's inputs that may be missing before the row abstains.
+
+    Attributes
+    ----------
+    features_, labels_
+        What they learnt from the training bars.
+    stack_ : Stack
+        The three fitted stages.
+    unseen_ : DataFrame
+        Out-of-fold rows with the columns of every stage and the decision: what to evaluate.
+    references_ : DataFrame
+        Rows the explanations compare with.
+    learned_until_ : Timestamp
+        Newest label end that any part has learnt from.
+    """
+
+    features: FeatureSet | GivenFeatures
+    labels: Any
+    folds: PurgedWalkForward
+    filter: TreeFilter
+    refiner: Any
+    ensemble: Any
+    decide: Decide
+    explainer: Explainer = field(default_factory=Explainer)
+    replay: ReplayBuffer = field(default_factory=ReplayBuffer)
+    instruments: Instruments = field(default_factory=Instruments)
+    max_missing: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_missing <= 1:
+            raise ValueError(f"max_missing must lie in [0, 1], got {self.max_missing}")
+        horizon = self.labels.horizon
+        if self.folds.embargo < horizon:
+            raise ValueError(
+                f"folds.embargo={self.folds.embargo} bars is shorter than horizon={horizon}: "
+                "training labels would touch the test block; raise folds.embargo"
+            )
+
+    @property
+    def window(self) -> int:
+        """Bars that stage 2 reads for one row, L; 1 without stage 2."""
+        return int(self.refiner.window) if self.refiner is not None else 1
+
+    @property
+    def warmup(self) -> int:
+        """Bars an asset needs, the newest included, for its newest row to be evaluable."""
+        return int(fitted(self, "features_").warmup) + self.window
+
+    def fit(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> Self:
+        """Fit each stage on what the stages before it said about rows they had not seen.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, F)
+            A checked panel of bars.
+        y : DataFrame of shape (n, 3), optional
+            Labels that override the labeler; see `check_labels`.
+
+        Raises
+        ------
+        DataError
+            When too few rows are evaluable, or a block lacks a side.
+        """
+        check_panel(bars)
+        self.features_ = replace(self.features).fit(bars)
+        self.labels_ = self._labeler(bars, y)
+        self.step_ = _median_step(bars)
+        panel = self.panel(bars)
+        y = check_labels(self.labels_.label(bars) if y is None else y)
+        y = y[panel["ready"].reindex(y.index, fill_value=False).to_numpy()]
+        if y.empty:
+            raise self._too_short(bars)
+        log.info("%d labelled rows of %d assets", len(y), y.index.get_level_values("asset").nunique())
+        template = Stack(self.filter, self.refiner, self.ensemble)
+        passed = pass_forward(template, panel, y, self.folds, self.decide)
+        self.stack_, self.gate_ = passed.stack, dict(passed.gate)
+        self.unseen_ = passed.unseen.assign(**self.decide.decide(passed.unseen))
+        self.references_ = self.explainer.choose(self.stack_, panel, self.window)
+        self.replay_ = replace(self.replay).add(passed.panel, passed.matured)
+        self.learned_until_ = y["end"].max()
+        return self
+
+    def predict(
+        self, bars: pd.DataFrame, newest: bool = False, as_of: pd.Timestamp | None = None
+    ) -> pd.DataFrame:
+        """Panel of `bars` with the columns of every stage and the decision.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, F)
+        newest : bool, default=False
+            Only the newest row of each asset: the same bits, sooner.
+        as_of : Timestamp, optional
+            Assets whose newest signal has expired by then abstain as stale; default the newest
+            bar of all.
+
+        Raises
+        ------
+        DataError
+            When no asset has the history that `warmup` asks for; names each and what it lacks.
+        """
+        panel = self.panel(check_panel(bars))
+        if not panel["ready"].any():
+            raise self._too_short(bars)
+        missing = self._abstentions(panel, as_of)
+        if newest:
+            panel = panel.groupby(level="asset", sort=False).tail(self.window)
+        panel = fitted(self, "stack_").predict(panel)
+        if newest:
+            panel, missing = last_rows(panel), last_rows(missing.to_frame())["why"]
+        panel = panel.assign(**self.decide.decide(panel))
+        return _abstained(panel, missing.loc[panel.index])
+
+    def signals(
+        self,
+        bars: pd.DataFrame,
+        newest: bool = True,
+        as_of: pd.Timestamp | None = None,
+        explain: bool = True,
+    ) -> Signals:
+        """Signals for the newest bar of each asset, or for all bars, each with its reasons."""
+        panel = self.predict(bars, newest, as_of)
+        rows = panel.index[panel["status"] != "abstain"]
+        why = self.explain(bars, rows) if explain and len(rows) else None
+        return to_signals(self, panel, why)
+
+    def explain(self, bars: pd.DataFrame, rows: pd.MultiIndex) -> Explanation:
+        """Contributions of the raw inputs to the margin of buy over sell at `rows`."""
+        panel = self._stretch(self.panel(check_panel(bars)), rows)
+        panel = fitted(self, "stack_").predict(panel)
+        return self.explainer.explain(self.stack_, panel, rows, self.references_)
+
+    def update(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> dict[str, int]:
+        """Learn from labels that matured since the last time: stage 3, and the replay buffer.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, F)
+            With `warmup` bars before the first new row.
+        y : DataFrame of shape (n, 3), optional
+            Labels that override the labeler.
+
+        Returns
+        -------
+        mapping
+            Rows ``learned``, ``known`` (learnt before) and ``incomplete`` (history too short).
+
+        Raises
+        ------
+        DataError
+            SV-F25 when a label ends after the newest bar: its horizon is still open.
+        """
+        panel = self.panel(check_panel(bars))
+        y = check_labels(fitted(self, "labels_").label(bars) if y is None else y)
+        _refuse_open_horizons(y, bars.index.get_level_values("time").max())
+        new = y[(y["end"] > self.learned_until_).to_numpy()]
+        ready = new[panel["ready"].reindex(new.index, fill_value=False).to_numpy()]
+        if len(ready):
+            panel = self.stack_.predict(self._stretch(panel, ready.index))
+            self.stack_.ensemble.update(panel, ready)
+            self.replay_.add(panel, ready)
+            self.learned_until_ = max(self.learned_until_, ready["end"].max())
+        counts = {"learned": ready, "known": y.drop(new.index), "incomplete": new.drop(ready.index)}
+        return {name: len(rows) for name, rows in counts.items()}
+
+    def save(self, root: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
+        """Write the artifact as a folder named by its digest under `root`; return the folder."""
+        values, parts = self.content()
+        folder = Path(root) / artifacts.digest_of(values, parts)[:16]
+        artifacts.write(folder, values, parts, facts)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read an artifact back; every part is verified before any loader sees a byte.
+
+        Raises
+        ------
+        ArtifactError
+            When a part is missing, extra, damaged, or made by an incompatible library.
+        """
+        artifact = artifacts.read(Path(folder))
+        pipeline = recipe.build(artifact.values["recipe"])
+        return pipeline.restore(State(artifact.values, artifact.parts))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the artifact's manifest: what a signal names as its model."""
+        return artifacts.digest_of(*self.content())
+
+    def panel(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """Bars with their inputs, the return at stake, its cost, and which rows are evaluable."""
+        features = fitted(self, "features_")
+        panel = features.build(bars)
+        lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
+        extra = {"ready": features.ready(bars) & (age(bars) >= self.warmup - 1)
+                 & (lacking <= self.max_missing)}
+        scale = self.labels_.scale(bars)
+        if scale is not None:
+            classes = self.instruments.classes(bars.index.get_level_values("asset"))
+            extra |= {"scale": scale, "cost": self.decide.cost(classes)}
+        elif any(self.decide.cost_bps.values()):
+            raise ConfigError(
+                "costs are set, but nothing says what return is at stake",
+                code="SV-X102",
+                where=f"labels {type(self.labels_).__name__}, costs {dict(self.decide.cost_bps)}",
+                why="labels that come with the data carry no barrier to compare the cost with",
+                cure="costs=none, or labels=triple_barrier",
+            )
+        return panel.assign(**extra)
+
+    def content(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """JSON values and binary parts that make up the artifact."""
+        return content(self)
+
+    def restore(self, state: State) -> Self:
+        """Take back what `content` gave."""
+        return restore(self, state)
+
+    def _labeler(self, bars: pd.DataFrame, y: pd.DataFrame | None) -> Any:
+        """Labeler whose barrier width is fitted on bars that every fold trains on."""
+        if y is not None:
+            return Given(self.labels.horizon, self.labels.delay)
+        times = bars.index.unique("time").sort_values()
+        first = times[max(int(self.folds.first * len(times)) - 1, 0)]
+        return replace(self.labels).fit(until(bars, first))
+
+    def _stretch(self, panel: pd.DataFrame, rows: pd.MultiIndex) -> pd.DataFrame:
+        """The part of each asset of `rows` that their windows cover, and no more."""
+        at = panel.index.get_indexer(rows)
+        if (at < 0).any():
+            asset, time = rows[int((at < 0).argmax())]
+            raise DataError(
+                f"{asset} has no bar at {time}", code="SV-F18", cure="ask for a bar in the data"
+            )
+        keep = np.zeros(len(panel) + 1, dtype=int)
+        start = np.maximum(at - self.window + 1, at - age(panel)[at])
+        np.add.at(keep, start, 1)
+        np.add.at(keep, at + 1, -1)
+        return panel[keep[:-1].cumsum() > 0]
+
+    def _abstentions(self, panel: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.Series:
+        """Why each row is not evaluable, in words; empty where it is."""
+        why = pd.Series("", panel.index, dtype=object, name="why")
+        lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
+        short = self.warmup - 1 - age(panel)
+        out = ~panel["ready"].to_numpy()
+        why[out] = "universe: too few of the trained assets are there"
+        gaps = out & (lacking > self.max_missing)
+        why[gaps] = [f"inputs: {x:.0%} missing > {self.max_missing:.0%}" for x in lacking[gaps]]
+        why[short > 0] = [f"history: {n} bars missing" for n in short[short > 0]]
+        newest = panel.index.get_level_values("time").max() if as_of is None else as_of
+        last = last_rows(panel)
+        expires = expiries(last, self.instruments, self.labels.span, self.step_)
+        for row, end in zip(last.index, expires, strict=True):
+            if end < newest:
+                why[row] = f"stale: expired {end:%Y-%m-%d %H:%M} UTC"
+        return why
+
+    def _too_short(self, bars: pd.DataFrame) -> DataError:
+        counts = bars.groupby(level="asset", sort=False).size()
+        named_first = ", ".join(f"{a} {n}" for a, n in counts.items() if n < self.warmup)[:300]
+        return DataError(
+            f"no asset has the {self.warmup} bars of history that this model needs",
+            code="SV-F18",
+            where=f"bars found: {named_first}" if named_first else "every row lacks inputs",
+            why=f"features look back {self.features_.warmup} bars, the refiner {self.window}",
+            cure=f"bring at least {self.warmup} bars of each asset, up to and with the newest",
+        )
+
+
+def _refuse_open_horizons(y: pd.DataFrame, newest: pd.Timestamp) -> None:
+    still_open = (y["end"] > newest).to_numpy()
+    if still_open.any():
+        asset, time = y.index[int(still_open.argmax())]
+        raise DataError(
+            f"the label of {asset} at {time} ends after the newest bar, {newest}",
+            code="SV-F25",
+            where=f"{int(still_open.sum())} of {len(y)} labels",
+            why="an open horizon has no outcome yet",
+            cure="leave these labels out until their end has passed, or bring newer bars",
+        )
+
+
+def _abstained(panel: pd.DataFrame, missing: pd.Series) -> pd.DataFrame:
+    """Blank the odds of rows that are not evaluable: an abstention is no opinion."""
+    said = (missing != "").to_numpy()
+    out = said | (panel["status"] == "abstain").to_numpy()
+    blank = {name: panel[name].mask(out) for name in (*MEASURES, "side", "strength")}
+    why = [(m,) if s else w for m, s, w in zip(missing, said, panel["why_not"], strict=True)]
+    status = panel["status"].mask(out, "abstain")
+    return panel.assign(**blank, status=status, why_not=pd.Series(why, panel.index, dtype=object))
+
+
+def _median_step(bars: pd.DataFrame) -> pd.Timedelta:
+    times = bars.index.unique("time").sort_values()
+    if len(times) < 2:
+        raise DataError("the bars hold a single time", code="SV-F18", cure="bring more history")
+    return pd.Timedelta(np.median(np.diff(times.as_unit("us").asi8)), unit="us")

@@ -1,0 +1,219 @@
+"""Turns decided rows into `Signal` objects: prices, expiry, reasons in words, provenance."""
+
+import hashlib
+import html
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data.calendar import sessions_after
+from pipeline.data.instruments import Instruments
+from stages.base import DataError, Explanation
+from stages.panel import named
+from stages.signal import SIDE_TEXT, Reasons, Signal
+
+if TYPE_CHECKING:
+    from pipeline.signal_pipeline import SignalPipeline
+
+
+DAILY = pd.Timedelta(hours=20)  # bars at least so far apart are one a session
+
+
+class Signals(list[Signal]):
+    """Signals that show themselves as a table in a notebook."""
+
+    def frame(self) -> pd.DataFrame:
+        """One row a signal: what the demo prints."""
+        return pd.DataFrame([_row(s) for s in self])
+
+    def _repr_html_(self) -> str:
+        head, body = self.frame(), ""
+        for _, row in head.iterrows():
+            body += "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row) + "</tr>"
+        names = "".join(f"<th>{html.escape(str(c))}</th>" for c in head.columns)
+        return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def to_signals(
+    pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation | None
+) -> Signals:
+    """One `Signal` per row of `panel`, which holds the decision.
+
+    Parameters
+    ----------
+    pipeline : SignalPipeline
+    panel : DataFrame of shape (N, F)
+    why : Explanation or None
+        Of the rows that do not abstain.
+    """
+    expires = expiries(panel, pipeline.instruments, pipeline.labels.span, pipeline.step_)
+    shared = {"model": pipeline.digest, "replay": pipeline.replay_.summary()}
+    reference = references_hash(pipeline.references_) if why is not None else ""
+    trails = _trails(panel)
+    out = Signals()
+    for at, (row, trail) in enumerate(zip(panel.to_dict("records"), trails, strict=True)):
+        asset, time = panel.index[at]
+        abstains = row["status"] == "abstain"
+        out.append(Signal(
+            asset=str(asset),
+            time=time,
+            side=None if abstains else int(row["side"]),
+            status=row["status"],
+            probabilities={} if abstains else {s: row[f"p_{n}"] for s, n in _NAMES},
+            confidence=float("nan") if abstains else row[f"p_{_NAME[int(row['side'])]}"],
+            certainty=row["certainty"],
+            epistemic=row["epistemic"],
+            aleatoric=row["aleatoric"],
+            strength=None if abstains else row["strength"],
+            why_not=tuple(row["why_not"]),
+            stages={} if abstains else trail,
+            reasons=None if abstains or why is None
+            else _reasons(why, (asset, time), row, reference, pipeline.explainer.top),
+            expires=expires[at],
+            prices=_prices(row),
+            session=_session(row),
+            **shared,
+        ))
+    return out
+
+
+def choose_rows(panel: pd.DataFrame, asset: str | None, time: str | None) -> pd.DataFrame:
+    """Rows of one asset, or of one date or instant, of a decided panel.
+
+    Raises
+    ------
+    DataError
+        SV-F18 when there is no such row.
+    """
+    assets, times = (panel.index.get_level_values(n) for n in ("asset", "time"))
+    keep = np.ones(len(panel), dtype=bool)
+    if asset is not None:
+        keep &= np.asarray(assets == asset)
+    if time is not None:
+        wanted = pd.Timestamp(time)
+        wanted = wanted.tz_localize("UTC") if wanted.tz is None else wanted.tz_convert("UTC")
+        day = times.normalize() == wanted
+        keep &= np.asarray(day if wanted == wanted.normalize() else times == wanted)
+    if not keep.any():
+        raise DataError(
+            f"no bar of asset={asset} at time={time}",
+            code="SV-F18",
+            where=f"assets {sorted(set(assets))[:20]}, {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
+            cure="ask for an asset and a date in the data",
+        )
+    return panel[keep]
+
+
+def expiries(
+    panel: pd.DataFrame, instruments: Instruments, span: int, step: pd.Timedelta
+) -> pd.DatetimeIndex:
+    """When the label of each row would be known: `span` sessions on, by the asset's calendar.
+
+    Bars shorter than a day, and bars that no calendar stamped, are counted in steps of `step`,
+    the median distance of the training bars. Bars that came later are never asked: the answer
+    must not change when they arrive.
+    """
+    times = panel.index.get_level_values("time")
+    out = pd.Series(times + span * step)
+    if step >= DAILY and "session" in panel and panel["session"].notna().all():
+        calendars = instruments.column("calendar", panel.index.get_level_values("asset"))
+        for calendar in np.unique(calendars):
+            here = calendars == calendar
+            out[here] = sessions_after(times[here], span, str(calendar))
+    return pd.DatetimeIndex(out)
+
+
+def references_hash(references: pd.DataFrame) -> str:
+    """SHA-256 of the reference rows, so that an explanation names what it compared with."""
+    values = np.ascontiguousarray(references.to_numpy(dtype="float32"))
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
+
+
+_NAME = {-1: "sell", 0: "hold", 1: "buy"}
+_NAMES = tuple(_NAME.items())
+
+
+def _reasons(
+    why: Explanation, at: tuple[Any, Any], row: Mapping[str, Any], references: str, top: int
+) -> Reasons:
+    side = 1 if row["margin"] >= 0 else -1
+    pushes = side * why.contributions.loc[at]
+    strongest = pushes[pushes.abs().sort_values(ascending=False, kind="stable").index[:top]]
+    return Reasons(
+        side=side,
+        baseline=float(side * why.baseline[at]),
+        margin=float(side * why.output[at]),
+        contributions={str(n): float(v) for n, v in pushes.items()},
+        by_stage={str(n): float(side * v) for n, v in why.by_stage.loc[at].items()},
+        raw_gap=float(why.raw_gap[at]),
+        references=references,
+        text=tuple(_sentence(str(n), v, row, side) for n, v in strongest.items()),
+    )
+
+
+def _sentence(name: str, push: float, row: Mapping[str, Any], side: int) -> str:
+    value = row.get(f"feature.{name}", row.get(name, float("nan")))
+    verb = "favours" if push > 0 else "opposes"
+    return f"{name.removeprefix('rule.').removeprefix('context.')} {value:.3g} {verb} " \
+           f"{SIDE_TEXT[side]} ({push:+.3f})"
+
+
+def _trails(panel: pd.DataFrame) -> list[dict[str, float | bool | None]]:
+    """Mean log-odds of buy over sell after each stage, and the gate: how the view moved."""
+    def mean_margin(stage: str) -> pd.Series:
+        buys = [c for c in named(panel, stage) if c.endswith(".z_buy")]
+        sells = [c.replace(".z_buy", ".z_sell") for c in buys]
+        return panel[buys].mean(axis=1) - panel[sells].mean(axis=1) if buys else None
+
+    views = {"filter": mean_margin("filter"), "refiner": mean_margin("refiner")}
+    views = {name: v for name, v in views.items() if v is not None} | {"ensemble": panel["margin"]}
+    out = []
+    for i, gate in enumerate(panel["filter.gate"]):
+        trail: dict[str, float | bool | None] = {
+            name: None if np.isnan(v.iloc[i]) else float(v.iloc[i]) for name, v in views.items()
+        }
+        out.append(trail | {"gate": bool(gate == 1.0)})
+    return out
+
+
+def _prices(row: Mapping[str, Any]) -> dict[str, float]:
+    close = row.get("close", float("nan"))
+    if not np.isfinite(close):
+        return {}
+    prices = {"close": float(close)}
+    scale, side = row.get("scale", float("nan")), row["side"]
+    if row["status"] in ("fired", "unproven") and np.isfinite(scale):
+        prices |= {"target": close * (1 + side * scale), "stop": close * (1 - side * scale)}
+    return prices
+
+
+def _session(row: Mapping[str, Any]) -> str | None:
+    session = row.get("session")
+    return None if session is None or pd.isna(session) else f"{session:%Y-%m-%d}"
+
+
+def _row(s: Signal) -> dict[str, Any]:
+    side = "" if s.side is None else SIDE_TEXT[s.side]
+    return {
+        "asset": s.asset,
+        "time": f"{s.time:%Y-%m-%d %H:%M}",
+        "side": side,
+        "status": s.status,
+        "confidence": _number(s.confidence, ".1%"),
+        "certainty": _number(s.certainty, ".2f"),
+        "epistemic": _number(s.epistemic, ".4f"),
+        "aleatoric": _number(s.aleatoric, ".3f"),
+        "stages": " → ".join(_trail_text(s.stages.items())),
+        "why": "; ".join((s.reasons.text[:3] if s.reasons else ()) or s.why_not),
+    }
+
+
+def _trail_text(trail: Iterable[tuple[str, Any]]) -> list[str]:
+    return [f"{n[0]}{v:+.2f}" if v is not None else f"{n[0]} –"
+            for n, v in trail if n != "gate"]
+
+
+def _number(value: float, form: str) -> str:
+    return "" if np.isnan(value) else format(value, form)

@@ -1,0 +1,53 @@
+"""Train, judge and store a pipeline: ``python -m pipeline.train +experiment=quickstart``."""
+
+from typing import TYPE_CHECKING
+
+from pipeline.cli import command_line, entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@entry("train")
+def main(cfg: "DictConfig") -> None:
+    """Fit on the data, evaluate on what was not seen, store, record, promote."""
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from pipeline import artifacts
+    from pipeline.assemble import assemble, load_source
+    from pipeline.evaluation import judge, unseen_parts
+    from pipeline.lock import lock
+    from pipeline.report import terminal
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with terminal.steps(quiet=cfg.json) as step:
+        step("reading the data")
+        source = load_source(cfg)
+        terminal.say_source(source)
+        step("training")
+        parts = unseen_parts(assemble(cfg, "pipeline"), source, assemble(cfg, "split"))
+        judged = {}
+        for name, pipeline, rows, y in parts:
+            step(f"evaluating {name}")
+            judged[name] = judge(
+                pipeline, rows, y, source, part=name, resamples=cfg.bootstrap, seed=cfg.seed
+            )
+        step("storing")
+        evaluation = list(judged.values())[-1]
+        pipeline.evaluation_ = evaluation.card()
+        with lock(cfg.root, wait=60):
+            facts = terminal.machine() | {"data": source.digest}
+            model = pipeline.save(Path(cfg.root) / "models", facts)
+            if cfg.promote:
+                artifacts.promote(cfg.root, pipeline.digest)
+        if cfg.predictions:
+            evaluation.write(Path(cfg.predictions))
+    record = assemble(cfg, "tracking")
+    record(folder, cfg, judged, pipeline.digest, source.digest, command_line())
+    terminal.show_training(judged, model, folder, source.survivors, cfg.json)
+
+
+if __name__ == "__main__":
+    main()
