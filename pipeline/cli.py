@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # these cost too much before --help
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 INTERRUPTED = 130
+UNREAD = 141  # what a shell reports for a closed pipe
 
 log = logging.getLogger(__name__)
 Command = Callable[["DictConfig"], Any]
@@ -87,6 +88,9 @@ def _run(job: Command, config_name: str, config_path: str, failed: list["SieveEr
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             return INTERRUPTED
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or exit complains
+            return UNREAD
         except Exception as fault:  # noqa: BLE001  the edge of the program: all become exit codes
             from pipeline.faults import typed, usage
 
@@ -112,6 +116,8 @@ def _run_job(function: Command, cfg: "DictConfig", failed: list["SieveError"]) -
     folder = Path(hydra_cfg.runtime.output_dir)
     try:
         return function(cfg)
+    except BrokenPipeError:
+        raise
     except Exception as fault:
         from pipeline.faults import as_json, causes, typed
 
