@@ -23,8 +23,8 @@ class SoftVote:
     Parameters
     ----------
     weights : mapping of str to float >= 0
-        Member (``xgboost``, or ``filter.xgboost`` where both stages have one of that name) to
-        weight; scaled to sum to 1.
+        Member (``xgboost``, or ``filter.xgboost`` where both stages have one of that name), or a
+        stage (``refiner``: its members in equal parts), to weight; scaled to sum to 1.
 
     Attributes
     ----------
@@ -57,7 +57,12 @@ class SoftVote:
         """
         self.logits_ = MemberLogits().fit(check_panel(panel), y)
         total = sum(self.weights.values())
-        self.votes_ = tuple((self._find(name), w / total) for name, w in self.weights.items())
+        votes: dict[str, float] = {}
+        for name, weight in self.weights.items():
+            voters = self._find(name)
+            for voter in voters:
+                votes[voter] = votes.get(voter, 0.0) + weight / total / len(voters)
+        self.votes_ = tuple(votes.items())
         return self
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
@@ -124,11 +129,12 @@ class SoftVote:
         self.votes_ = tuple((name, share) for name, share in state.values["votes"])
         return self
 
-    def _find(self, name: str) -> str:
+    def _find(self, name: str) -> list[str]:
         members = self.logits_.members
+        stage = [member for member in members if member.partition(".")[0] == name]
         found = [member for member in members if name in (member, member.partition(".")[2])]
-        if len(found) == 1:
-            return found[0]
+        if stage or len(found) == 1:
+            return stage or found
         raise ConfigError(
             f"ensemble.weights names {name!r}, which {len(found)} members of the pipeline are",
             code="SV-X104",

@@ -58,3 +58,11 @@ def test_a_name_that_both_stages_use_must_be_given_in_full(scored):
 def test_weights_that_are_no_vote_are_refused(weights):
     with pytest.raises(ValueError, match="none below 0"):
         SoftVote(weights)
+
+
+def test_a_stage_stands_for_its_members_in_equal_parts(scored):
+    panel, y = scored
+    whole = SoftVote({"filter": 1.0}).fit(panel, y)
+    assert dict(whole.votes_) == pytest.approx({"filter.boosted": 0.5, "filter.forest": 0.5})
+    both = SoftVote({"boosted": 0.2, "filter": 0.8}).fit(panel, y)
+    assert dict(both.votes_) == pytest.approx({"filter.boosted": 0.6, "filter.forest": 0.4})

@@ -5,6 +5,7 @@ from torch import nn
 
 from stages.explain.gradients import Points, integrated_gradients
 from stages.refiner.lstm import Lstm
+from stages.refiner.tcn import Tcn
 from stages.refiner.transformer import Transformer
 
 LENGTH, WIDTH = 5, 4
@@ -27,6 +28,7 @@ def network(kind, stretch, **sizes):
 
 NETS = {
     "lstm": network(Lstm, 3, hidden=6),
+    "tcn": network(Tcn, 2, hidden=6, levels=2),
     "transformer": network(Transformer, 1.5, hidden=8, heads=2),
 }
 
