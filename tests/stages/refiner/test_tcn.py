@@ -26,9 +26,9 @@ def test_it_sees_its_receptive_field_and_no_further(levels, reach):
 
 
 def test_it_finds_the_planted_product_of_lags():
-    market = sequence(seed=0, times=1000, assets=8)
+    market = sequence(seed=0, times=1500, assets=10)
     time = market.y.index.get_level_values("time")
-    late = time >= time.unique().sort_values()[700]
+    late = time >= time.unique().sort_values()[1200]
     refiner = SequenceRefiner(
         {"tcn": partial(Tcn, hidden=16, levels=2, dropout=0.0)},
         window=8,
