@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.base import Stage
+from stages.base import ConfigError, Stage
 from stages.ensemble.decide import Decide
-from stages.filter.gate import gate_score, gate_threshold
+from stages.filter.gate import OPEN, gate_score, gate_threshold
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward, out_of_fold
 from stages.panel import named, until
@@ -90,7 +90,7 @@ def pass_forward(
 
     Blocks are cut once. Stage 1 is unseen from the second block on, stage 2 learns from those
     rows and is unseen from the third, stage 3 from the fourth; the gate of a block is set on
-    the blocks before it.
+    those rows of the blocks before it whose labels had ended.
 
     Parameters
     ----------
@@ -102,12 +102,18 @@ def pass_forward(
     decide : Decide
         Says which rows the pipeline would fire on: what the gate must keep.
 
+    Raises
+    ------
+    ConfigError
+        If there are fewer test blocks than stages.
+
     References
     ----------
     Wolpert (1992), "Stacked generalization", Neural Networks 5; Lopez de Prado (2018),
     "Advances in Financial Machine Learning", ch. 7.
     """
     edges = folds.edges(y)
+    _refuse_few_blocks(len(edges) - 1, len(list(stack)))
     _announce("filter", y, edges)
     z1 = out_of_fold(stack.filter, panel, y, folds, edges)
     trees = replace(stack.filter).fit(panel, y)
@@ -125,7 +131,11 @@ def pass_forward(
     trees.set_gate(scores, fires, weights)
     tested = unseen[unseen["gate_set"]]
     discarded = 1 - tested["filter.gate"].mean() if len(tested) else float("nan")
-    gate = {"threshold": trees.threshold_, "discarded": float(discarded), "rows": float(len(tested))}
+    gate = {
+        "threshold": trees.threshold_,
+        "discarded": float(discarded),
+        "rows": float(len(tested)),
+    }
     return Passed(Stack(trees, refiner, ensemble), unseen.drop(columns="gate_set"), panel, y, gate)
 
 
@@ -140,24 +150,25 @@ def _gated_pass(
     """Stage 3 on unseen rows, with the gate that the blocks before would have set."""
     time = y.index.get_level_values("time")
     parts: list[pd.DataFrame] = []
-    tested: list[np.ndarray] = []
     for train, test in folds.split(y, edges):
         learner = replace(stack.ensemble).fit(until(panel, time[train].max()), y.iloc[train])
         rows = panel.loc[y.index[test]]
-        passes = np.ones(len(rows), dtype=bool)
-        if parts:
-            before = _firing(_gathered(parts, tested, y), y, decide)
-            passes = gate_score(rows) >= _threshold(before, stack.filter.recall)
-        parts.append(_behind_gate(rows, learner, passes).assign(gate_set=bool(parts)))
-        tested.append(test)
-    return _gathered(parts, tested, y)
+        # a weight follows from where labels end, so those still open must not count
+        before = _gathered(parts, y.index[train]) if parts else rows[:0]
+        threshold = OPEN
+        if len(before):
+            scores, fires, weights = _firing(before, y, decide)
+            threshold = gate_threshold(scores, fires, stack.filter.recall, weights)
+        passes = gate_score(rows) >= threshold
+        parts.append(_behind_gate(rows, learner, passes).assign(gate_set=len(before) > 0))
+    return _gathered(parts, y.index)
 
 
-def _gathered(
-    parts: list[pd.DataFrame], tested: list[np.ndarray], y: pd.DataFrame
-) -> pd.DataFrame:
-    """Rows of several blocks, asset-major again."""
-    return pd.concat(parts).loc[y.index[np.sort(np.concatenate(tested))]]
+def _gathered(parts: list[pd.DataFrame], index: pd.Index) -> pd.DataFrame:
+    """Those rows of several blocks that `index` names, asset-major again."""
+    said = pd.concat(parts)
+    at = said.index.get_indexer(index)
+    return said.iloc[at[at >= 0]]
 
 
 def _behind_gate(panel: pd.DataFrame, ensemble: Stage, passes: np.ndarray) -> pd.DataFrame:
@@ -182,19 +193,23 @@ def _firing(
     ungated = {name: unseen[f"ungated.{name}"] for name in UNGATED}
     said = decide.decide(unseen.assign(**ungated, **{"filter.gate": 1.0}))
     certainty = said["certainty"].to_numpy(dtype=float)
-    fires = certainty >= min(decide.certainty, float(np.quantile(certainty, 0.9)))
+    fires = certainty >= min(decide.certainty, float(np.nanquantile(certainty, 0.9)))
     return gate_score(unseen), fires, y.loc[unseen.index, "weight"].to_numpy()
-
-
-def _threshold(
-    before: tuple[np.ndarray, np.ndarray, np.ndarray], recall: float
-) -> float:
-    scores, fires, weights = before
-    return gate_threshold(scores, fires, recall, weights)
 
 
 def _joined(panel: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
     return panel.assign(**said.reindex(panel.index))
+
+
+def _refuse_few_blocks(blocks: int, stages: int) -> None:
+    if blocks < stages:
+        raise ConfigError(
+            f"{blocks} test blocks are too few for {stages} stages",
+            code="SV-X105",
+            where=f"folds.n_folds={blocks}",
+            why="each stage is unseen one block later than the stage before it",
+            cure=f"folds.n_folds={stages} or more",
+        )
 
 
 def _announce(stage: str, y: pd.DataFrame, edges: pd.DatetimeIndex) -> None:

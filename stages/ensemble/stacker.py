@@ -17,6 +17,7 @@ from stages.signal import SIDES
 
 log = logging.getLogger(__name__)
 
+BLOCK = 20  # bars: a trading month
 CLIP = 5.0  # training sds beyond which a context says no more
 
 
@@ -45,7 +46,7 @@ class BayesianStacker:
     center_, spread_ : float64 ndarray of shape (contexts,)
         Mean and sd of the contexts over the training rows.
     design_effect_ : float >= 1
-        Labels that count as one, because the assets of a bar move together.
+        Labels that count as one, because assets move together and surprises persist.
 
     Notes
     -----
@@ -258,27 +259,31 @@ class BayesianStacker:
         return vote
 
 
-def design_effect(y: pd.DataFrame) -> float:
-    """How many labels count as one, because the assets of a bar share its surprises.
+def design_effect(y: pd.DataFrame, block: int = BLOCK) -> float:
+    """How many labels count as one, because neighbours in time share their surprises.
 
-    The variance of a bar's summed surprise (label less base rate) over what independent assets
-    would give, averaged over sell and buy; at least 1. Without it twenty correlated stocks pass
-    for twenty witnesses, and a context that all of them share is learnt far too surely.
+    The variance of the summed surprise (label less base rate) of a block of bars over what
+    independent labels of these weights would give, averaged over sell and buy; at least 1.
+    Without it twenty correlated stocks pass for twenty witnesses, and a context that all of them
+    share is learnt far too surely.
 
     Parameters
     ----------
     y : DataFrame of shape (n, 3)
+    block : int, default=20
+        Bars; surprises of different blocks count as independent. Well above the label's span.
 
     References
     ----------
-    Kish (1965), "Survey Sampling", section 5.4; Moulton (1986), J. Econometrics 32.
+    Kish (1965), "Survey Sampling", section 5.4; Liang & Zeger (1986), Biometrika 73 (the
+    variance of a score whose terms are dependent within blocks).
     """
     weight = y["weight"].to_numpy(dtype="float64")
-    bar = y.index.get_level_values("time").factorize()[0]
+    bar = y.index.get_level_values("time").factorize(sort=True)[0]
     effects = []
     for side in (-1, 1):
         hit = (y["side"] == side).to_numpy(dtype="float64")
-        surprise = weight * (hit - np.average(hit, weights=weight))
-        together = np.bincount(bar, surprise)
-        effects.append((together**2).sum() / max((surprise**2).sum(), 1e-300))
+        surprise = hit - np.average(hit, weights=weight)
+        together = np.bincount(bar // block, weight * surprise)
+        effects.append((together**2).sum() / max((weight * surprise**2).sum(), 1e-300))
     return float(max(np.mean(effects), 1.0))

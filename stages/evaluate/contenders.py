@@ -36,8 +36,10 @@ def contenders(
         c.removesuffix(".z_buy") for c in named(rows, "filter", "refiner") if c.endswith(".z_buy")
     ]
     logits = {m: rows[[f"{m}.z_sell", f"{m}.z_buy"]].to_numpy() for m in members}
-    for member, z in logits.items():
-        out[member.split(".", 1)[1]] = _softmax(z, rows.index)
+    short = [member.split(".", 1)[1] for member in members]
+    for member, name in zip(members, short, strict=True):
+        # in full where both stages have a member of that name
+        out[name if short.count(name) == 1 else member] = _softmax(logits[member], rows.index)
     out["soft vote"] = _softmax(np.mean(list(logits.values()), axis=0), rows.index)
     for number, stage in enumerate(("filter", "refiner"), start=1):
         mine = [z for member, z in logits.items() if member.startswith(stage)]
@@ -58,10 +60,10 @@ class _Known:
         for g in np.unique(groups):
             mine = y[groups == g].sort_values("end", kind="stable")
             hits = (mine["side"].to_numpy()[:, None] == [-1, 0, 1]).cumsum(axis=0)
-            self.past[g] = (mine["end"].to_numpy(), hits)
+            self.past[g] = (_utc(mine["end"]), hits)
 
     def odds(self, rows: pd.DataFrame) -> pd.DataFrame:
-        times = rows.index.get_level_values("time").to_numpy()
+        times = _utc(rows.index.get_level_values("time"))
         groups = (
             np.zeros(len(rows)) if self.group is None else self.group.loc[rows.index].to_numpy()
         )
@@ -73,7 +75,12 @@ class _Known:
         return pd.DataFrame(counts / counts.sum(axis=1, keepdims=True), rows.index, ODDS)
 
 
-def _softmax(z: np.ndarray, index: pd.MultiIndex) -> pd.DataFrame:
+def _utc(times: pd.Series | pd.Index) -> np.ndarray:
+    """Times as datetime64: pandas alone would compare them one object at a time."""
+    return pd.DatetimeIndex(times).to_numpy(dtype="datetime64[ns]")
+
+
+def _softmax(z: np.ndarray, index: pd.Index) -> pd.DataFrame:
     eta = np.column_stack([z[:, 0], np.zeros(len(z)), z[:, 1]])
     odds = np.exp(eta - eta.max(axis=1, keepdims=True))
     return pd.DataFrame(odds / odds.sum(axis=1, keepdims=True), index, ODDS)

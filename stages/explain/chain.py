@@ -88,9 +88,10 @@ def close(contributions: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.
     gap : float64 ndarray of shape (N,)
         What was missing before.
     """
-    gap = total - contributions.sum(axis=1)
     size = np.abs(contributions)
-    weight = size.sum(axis=1, keepdims=True)
+    # sum() adds column by column: a row's bits depend neither on N nor on columns of zeros
+    gap = total - sum(contributions.T)
+    weight = np.asarray(sum(size.T))[:, None]
     share = np.divide(size, weight, out=np.zeros_like(size), where=weight > 0)
     return contributions + share * gap[:, None], gap
 

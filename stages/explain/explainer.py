@@ -1,6 +1,6 @@
 """Chooses the rows an explanation compares with, and explains the margin through all stages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 
-from stages.base import Explanation
+from stages.base import DataError, Explanation
 from stages.explain.chain import chain, close
 from stages.panel import age, last_rows, named, windows
 
@@ -65,11 +65,23 @@ class Explainer:
         -------
         DataFrame of shape (R * L, F)
             One pseudo-asset per reference, its last row the reference; inputs only.
+
+        Raises
+        ------
+        DataError
+            If no row of the tail is evaluable.
         """
         inputs = named(panel, "feature", "rule", "context")
         left = panel.groupby(level="asset", sort=False).cumcount(ascending=False).to_numpy()
         usable = panel["ready"].to_numpy() & (left < self.tail) & (age(panel) >= window - 1)
         at = np.flatnonzero(usable)
+        if not len(at):
+            raise DataError(
+                f"no row of the last {self.tail} bars of any asset is evaluable",
+                code="SV-F18",
+                why="explanations compare with such rows",
+                cure="bring bars whose inputs are complete to the end, or raise explain.tail",
+            )
         if len(at) > self.candidates:
             rng = np.random.default_rng(self.seed)
             at = np.sort(rng.choice(at, self.candidates, replace=False))
@@ -93,6 +105,7 @@ class Explainer:
         panel : DataFrame
             With the columns of every stage, and the windows of `rows`.
         rows : MultiIndex of N rows
+            In any order.
         references : DataFrame
             What `choose` gave.
 
@@ -101,20 +114,20 @@ class Explainer:
         Explanation
             Closed: baseline + contributions = output to rounding; `raw_gap` is what was spread.
         """
+        in_order = rows[np.argsort(panel.index.get_indexer(rows))]  # stages read panels only
         parts = [
             self._part(stack, panel, part, refs)
-            for group, refs in _by_reach(stack, panel, rows, references)
+            for group, refs in _by_reach(stack, panel, in_order, references)
             for part in _chunks(group, self.chunk)
         ]
-        shares = pd.concat([p[0] for p in parts]).loc[rows].fillna(0.0)
-        members = pd.concat([p[1] for p in parts]).loc[rows].fillna(0.0)
-        ends = pd.concat([p[2] for p in parts]).loc[rows]
-        closed, gap = close(shares.to_numpy(), (ends["output"] - ends["baseline"]).to_numpy())
+        shares, members, ends = (_stacked(tables).loc[rows] for tables in zip(*parts, strict=True))
+        total = (ends["output"] - ends["baseline"]).to_numpy()
+        closed, gap = close(shares.to_numpy(), total)
         return Explanation(
             contributions=pd.DataFrame(closed, rows, [_plain(c) for c in shares.columns]),
             baseline=ends["baseline"],
             output=ends["output"],
-            by_stage=members,
+            by_stage=pd.DataFrame(close(members.to_numpy(), total)[0], rows, members.columns),
             raw_gap=pd.Series(gap, rows),
             unit=UNIT,
         )
@@ -161,6 +174,12 @@ def _by_reach(
             return
         rows, refs = rows[~spoken], refs.assign(**dict.fromkeys(logits, np.nan))
     yield rows, refs.assign(**stack.ensemble.predict(refs))
+
+
+def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All rows; what a table has no column for moved none of its rows, but a NaN stays one."""
+    columns = sorted({str(column) for table in tables for column in table})
+    return pd.concat([table.reindex(columns=columns, fill_value=0.0) for table in tables])
 
 
 def _chunks(rows: pd.MultiIndex, size: int) -> Iterator[pd.MultiIndex]:

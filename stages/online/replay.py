@@ -134,7 +134,8 @@ class ReplayBuffer:
         Returns
         -------
         panel : DataFrame of shape (n * L, F)
-            A mini-panel: one pseudo-asset per row drawn, with its L bars; the last is the row.
+            A mini-panel: one pseudo-asset per row drawn, with its L bars; the last is the row,
+            and the only one with the logits of the stages.
         y : DataFrame of shape (n, 4)
         """
         drawn = np.random.default_rng(seed).permutation(len(self))[:n]
@@ -248,10 +249,14 @@ class ReplayBuffer:
             more = self._room(size - held)
             self._rows = {n: np.concatenate([a, more[n]]) for n, a in self._rows.items()}
         back = position[:, None] + np.arange(1 - self.window, 1)
-        values = panel[list(self.columns_)].to_numpy(dtype="float32")
+        windows = panel[list(self.columns_)].to_numpy(dtype="float32")[back]
+        # logits count at the row itself only; those of the bars before depend on how far back
+        # the panel reaches, which must not show
+        said = [name.split(".")[0] in ("filter", "refiner") for name in self.columns_]
+        windows[:, :-1, said] = np.nan
         time = _microseconds(panel.index.get_level_values("time"))
         new = {
-            "window": values[back],
+            "window": windows,
             "time": time[back],
             "asset": self._asset_numbers(y.index.get_level_values("asset").astype(str).tolist()),
             "side": y["side"].to_numpy(),

@@ -93,6 +93,9 @@ class SequenceRefiner:
     def __post_init__(self) -> None:
         lettered = all(re.fullmatch("[a-z0-9_]+", name) for name in self.members)
         self._require("members", len(self.members) > 0 and lettered, "names of a-z, 0-9 and _")
+        for name, network in self.members.items():
+            if not callable(network):  # settings of a member that the configuration lacks
+                raise ValueError(f"members.{name} names no network, only {network!r}")
         distinct = len(set(self.seeds)) == len(self.seeds) > 0 and min(self.seeds) >= 0
         self._require("seeds", distinct, "distinct numbers from 0")
         for name in ("window", "epochs", "patience", "batch", "stride"):

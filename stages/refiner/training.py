@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from torch import nn
 from torch.nn import functional
 
@@ -170,9 +170,7 @@ def train(learner: Learner, epochs: Epochs, tail: Epochs | None, schedule: Sched
             accelerator=schedule.accelerator,
             devices=1,
             max_epochs=schedule.epochs,
-            callbacks=[EarlyStopping("tail_loss", patience=schedule.patience)]
-            if tail is not None
-            else None,
+            callbacks=_callbacks(schedule, tail is not None),
             gradient_clip_val=1.0,
             logger=False,
             enable_checkpointing=False,
@@ -197,6 +195,15 @@ def train(learner: Learner, epochs: Epochs, tail: Epochs | None, schedule: Sched
             cure=f"lower refiner.learning_rate={learner.rate}",
         )
     return learner.net.cpu().eval().requires_grad_(False)
+
+
+def _callbacks(schedule: Schedule, stops: bool) -> list[lightning.Callback]:
+    callbacks: list[lightning.Callback] = []
+    if stops:
+        callbacks.append(EarlyStopping("tail_loss", patience=schedule.patience))
+    if schedule.progress:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))  # results are on stdout
+    return callbacks
 
 
 @contextmanager
