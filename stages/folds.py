@@ -70,8 +70,9 @@ class PurgedWalkForward:
         firsts = np.append(np.searchsorted(bars, edges[1:]), len(bars))
         for start, stop in pairwise(firsts):
             if start == stop:
+                first = bars[min(start, len(bars) - 1)]
                 raise DataError(
-                    f"no labelled bar lies in the test block from {bars[min(start, len(bars) - 1)]}",
+                    f"no labelled bar lies in the test block from {first}",
                     code="SV-F18",
                     cure=f"bring more bars, or lower folds.n_folds={self.n_folds}",
                 )

@@ -166,7 +166,9 @@ def windows(
     at = (last[:, None] + np.arange(1 - length, 1)).ravel()
     names = np.repeat([f"{i:06d}" for i in range(len(rows))], length)
     times = panel.index.get_level_values("time")[at]
-    index = pd.MultiIndex.from_arrays([pd.Index(names, dtype="str"), times], names=panel.index.names)
+    index = pd.MultiIndex.from_arrays(
+        [pd.Index(names, dtype="str"), times], names=panel.index.names
+    )
     return panel[list(columns)].iloc[at].set_axis(index)
 
 
@@ -238,4 +240,6 @@ def _refuse(
     flags = np.asarray(broken)
     if flags.any():
         asset, time = table.index[int(flags.argmax())]
-        raise _broken(f"{asset} at {time} {what}", code=code, where=f"{flags.sum()} rows", cure=cure)
+        raise _broken(
+            f"{asset} at {time} {what}", code=code, where=f"{flags.sum()} rows", cure=cure
+        )

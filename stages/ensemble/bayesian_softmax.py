@@ -25,10 +25,13 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         Class whose logit is 0; the first one by default.
     tau : float > 0, optional
         Prior variance of each coefficient; None averages over 1e-6 ... 10 by evidence.
-        Intercepts always have a variance of 9.
     prior_mean : array-like of shape (K - 1, n_features), optional
         Second guess at the coefficients, beside 0; the posterior averages over the two by
         evidence. Classes ascend, without the reference.
+    intercept_variance : float > 0, optional
+        Prior variance of the intercepts about 0; the default, 9, leaves any base rate open. None
+        gives them the variance of the coefficients, about 0 beside a given `prior_mean` and
+        about the base rate beside 0: for features that hold a base rate already.
     forget : float in (0, 1], default=1.0
         Each `partial_fit` first divides the posterior covariance by this, nowhere beyond the
         prior; 1 forgets nothing.
@@ -63,11 +66,13 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         reference: Any = None,
         tau: float | None = None,
         prior_mean: ArrayLike | None = None,
+        intercept_variance: float | None = INTERCEPT_VARIANCE,
         forget: float = 1.0,
     ) -> None:
         self.reference = reference
         self.tau = tau
         self.prior_mean = prior_mean
+        self.intercept_variance = intercept_variance
         self.forget = forget
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
@@ -86,10 +91,10 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         self._open(unique_labels(y))
         phi, hits = _with_intercept(X), self._hits(y)
         found: list[tuple[float, Posterior]] = []
-        for m0 in self._prior_means(X.shape[1]):
+        for m0 in self._prior_means(X.shape[1], hits, weight):
             start = None
             for tau in (self.tau,) if self.tau is not None else TAUS:
-                belief = laplace(phi, hits, weight, m0, _prior_variance(tau, X.shape[1]), start)
+                belief = laplace(phi, hits, weight, m0, self._variances(tau, X.shape[1]), start)
                 start = belief.mean  # the next tau is never far
                 found.append((float(tau), belief))
         self.tau_, best = max(found, key=lambda pair: pair[1].log_evidence)
@@ -122,11 +127,11 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
             self.tau_ = float(1.0 if self.tau is None else self.tau)
             self.log_evidence_ = float("nan")
             self.mean_ = np.zeros((len(self.classes_) - 1, X.shape[1] + 1))
-            prior = np.tile(_prior_variance(self.tau_, X.shape[1]), len(self.mean_))
+            prior = np.tile(self._variances(self.tau_, X.shape[1]), len(self.mean_))
             self.covariance_ = np.diag(prior)
         belief = Posterior(self.mean_, self.covariance_, self.log_evidence_)
         if self.forget < 1:
-            belief = forget(belief, self.forget, _prior_variance(self.tau_, X.shape[1]))
+            belief = forget(belief, self.forget, self._variances(self.tau_, X.shape[1]))
         for phi, hit, w in zip(_with_intercept(X), self._hits(y), weight, strict=True):
             belief = assimilate(belief, phi, hit, w)
         self.mean_, self.covariance_ = belief.mean, belief.covariance
@@ -162,6 +167,8 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
     def _open(self, classes: np.ndarray) -> None:
         if self.tau is not None and not self.tau > 0:
             raise ValueError(f"tau must be above 0, got {self.tau}")
+        if self.intercept_variance is not None and not self.intercept_variance > 0:
+            raise ValueError(f"intercept_variance must be above 0, got {self.intercept_variance}")
         if not 0 < self.forget <= 1:
             raise ValueError(f"forget must lie in (0, 1], got {self.forget}")
         if len(classes) < 2:
@@ -181,14 +188,21 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y holds {unknown.tolist()}, which are none of {self.classes_}")
         return (y[:, None] == np.delete(self.classes_, self._reference())).astype("float64")
 
-    def _prior_means(self, features: int) -> list[np.ndarray]:
+    def _variances(self, tau: float, features: int) -> np.ndarray:
+        own = tau if self.intercept_variance is None else self.intercept_variance
+        return np.append(np.full(features, tau), own)
+
+    def _prior_means(self, features: int, hits: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
         zero = np.zeros((len(self.classes_) - 1, features + 1))
+        if self.intercept_variance is None:
+            share = np.maximum(weight @ hits / weight.sum(), 1e-6)
+            zero[:, -1] = np.log(share / max(1 - share.sum(), 1e-6))
         if self.prior_mean is None:
             return [zero]
         given = np.asarray(self.prior_mean, dtype="float64")
         if given.shape != (len(zero), features):
             raise ValueError(f"prior_mean has shape {given.shape}, not {(len(zero), features)}")
-        return [zero, np.column_stack([given, zero[:, -1]])]
+        return [zero, np.column_stack([given, np.zeros(len(zero))])]
 
 
 def _averaged(beliefs: list[Posterior]) -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +220,3 @@ def _averaged(beliefs: list[Posterior]) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_intercept(X: np.ndarray) -> np.ndarray:
     return np.column_stack([X, np.ones(len(X))])
-
-
-def _prior_variance(tau: float, features: int) -> np.ndarray:
-    return np.append(np.full(features, tau), INTERCEPT_VARIANCE)

@@ -93,9 +93,8 @@ class BayesianStacker:
         self._choose_contexts(rows)
         phi = self._design(self.logits_.read(rows), self._contexts(rows))
         self.design_effect_ = design_effect(y)
-        self.model_ = BayesianSoftmax(
-            reference=0, tau=self.tau, prior_mean=self._vote(phi.shape[1]), forget=self.forget
-        ).fit(phi, y["side"].to_numpy(), self._weight(y))
+        model = self._softmax(self._vote(phi.shape[1]))
+        self.model_ = model.fit(phi, y["side"].to_numpy(), self._weight(y))
         return self
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
@@ -200,7 +199,7 @@ class BayesianStacker:
         self.center_ = np.array(values["center"], dtype="float64")
         self.spread_ = np.array(values["spread"], dtype="float64")
         self.design_effect_ = values["design_effect"]
-        model = BayesianSoftmax(reference=0, tau=self.tau, forget=self.forget)
+        model = self._softmax()
         model.classes_ = np.array(sorted(SIDES))
         model.mean_ = np.array(values["mean"], dtype="float64")
         model.covariance_ = np.array(values["covariance"], dtype="float64")
@@ -208,6 +207,13 @@ class BayesianStacker:
         model.n_features_in_ = model.mean_.shape[1] - 1
         self.model_ = model
         return self
+
+    def _softmax(self, vote: np.ndarray | None = None) -> BayesianSoftmax:
+        # the members hold the base rate already; a free intercept would learn which way the
+        # market went while they were out of fold, and carry that into the next market
+        return BayesianSoftmax(
+            reference=0, tau=self.tau, prior_mean=vote, intercept_variance=None, forget=self.forget
+        )
 
     def _weight(self, y: pd.DataFrame) -> np.ndarray:
         return y["weight"].to_numpy(dtype="float64") / self.design_effect_
