@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
+import pandas as pd
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline import artifacts
 from pipeline.data.sources import Source
-from pipeline.recipe import check_targets
+from pipeline.recipe import instantiate
+from stages.base import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.signal_pipeline import SignalPipeline
@@ -21,17 +23,52 @@ def assemble(cfg: DictConfig, name: str) -> Any:
     ------
     ConfigError
         SV-F32 for a target that is not on the list.
+    InstantiationException
+        Whatever a target raised, with the key that the user can set.
     """
     if cfg[name] is None:
         return None
-    check_targets(OmegaConf.to_container(cfg[name], resolve=True), name)
-    return instantiate(cfg[name], _convert_="all")
+    try:
+        return instantiate(cfg[name])
+    except InstantiationException as fault:
+        fault.args = (_by_source(str(fault), cfg, name),)
+        raise
+
+
+def _by_source(text: str, cfg: DictConfig, name: str) -> str:
+    """`text` with the key of a part, such as ``pipeline.labels``, told as what it points to."""
+    for part, value in OmegaConf.to_container(cfg[name], resolve=False).items():  # type: ignore[union-attr]
+        if isinstance(value, str) and value.startswith("${"):
+            text = text.replace(f"full_key: {name}.{part!s}", f"full_key: {value[2:-1]}")
+    return text
 
 
 def load_source(cfg: DictConfig) -> Source:
     """Read and check the data that ``cfg.data`` names."""
     source: Source = assemble(cfg, "data")
     return source
+
+
+def instant(cfg: DictConfig, name: str) -> pd.Timestamp | None:
+    """The time that ``cfg.name`` gives as text, UTC unless it says otherwise; None stays None.
+
+    Raises
+    ------
+    ConfigError
+        SV-F33 for a text that is no time.
+    """
+    if cfg[name] is None:
+        return None
+    text = str(cfg[name])
+    time = pd.to_datetime(text, errors="coerce")
+    if pd.isna(time):
+        raise ConfigError(
+            f"{name}={text} is no date or time",
+            code="SV-F33",
+            where=f"key {name}",
+            cure=f"{name}=2022-12-28, or {name}=2022-12-28T21:00",
+        )
+    return (time.tz_localize("UTC") if time.tz is None else time.tz_convert("UTC")).as_unit("us")
 
 
 def load_model(cfg: DictConfig) -> "SignalPipeline":

@@ -24,7 +24,8 @@ def content(pipeline: "SignalPipeline") -> tuple[dict[str, Any], dict[str, bytes
     }
     states |= {name: stage.state() for name, stage in stack}
     parts = {
-        f"{owner}.{name}": part for owner, state in states.items()
+        f"{owner}.{name}": part
+        for owner, state in states.items()
         for name, part in state.parts.items()
     }
     parts["references.safetensors"] = _matrix(pipeline.references_)
@@ -34,25 +35,26 @@ def content(pipeline: "SignalPipeline") -> tuple[dict[str, Any], dict[str, bytes
         "states": {owner: dict(state.values) for owner, state in states.items()},
         "learned": {name: getattr(pipeline, name, None) for name in LEARNED},
         "learned_until": pipeline.learned_until_.isoformat(),
+        "learned_rows": {a: t.isoformat() for a, t in sorted(pipeline.learned_rows_.items())},
         "step_seconds": pipeline.step_.total_seconds(),
         "reference_columns": list(pipeline.references_.columns),
     }
     return values, parts
 
 
-def restore(pipeline: "SignalPipeline", state: State) -> "SignalPipeline":
+def restore(pipeline: "SignalPipeline", state: State) -> None:
     """Give the unfitted `pipeline` what `content` took from a fitted one."""
     values = state.values
 
     def of(owner: str) -> State:
         prefix = f"{owner}."
-        mine = {n[len(prefix):]: p for n, p in state.parts.items() if n.startswith(prefix)}
+        mine = {n[len(prefix) :]: p for n, p in state.parts.items() if n.startswith(prefix)}
         return State(values["states"][owner], mine)
 
     for name in LEARNED:
-        if values["learned"][name] is not None:
-            setattr(pipeline, name, values["learned"][name])
+        setattr(pipeline, name, values["learned"][name])
     pipeline.learned_until_ = pd.Timestamp(values["learned_until"])
+    pipeline.learned_rows_ = {a: pd.Timestamp(t) for a, t in values["learned_rows"].items()}
     pipeline.step_ = pd.Timedelta(seconds=values["step_seconds"])
     pipeline.labels_ = recipe.build(values["labels"]).restore(of("labels"))
     pipeline.features_ = recipe.build(recipe.describe(pipeline.features)).restore(of("features"))
@@ -63,16 +65,19 @@ def restore(pipeline: "SignalPipeline", state: State) -> "SignalPipeline":
     pipeline.references_ = _frame(
         state.parts["references.safetensors"], values["reference_columns"]
     )
-    return pipeline
 
 
 def _matrix(references: pd.DataFrame) -> bytes:
     assets, times = (references.index.get_level_values(n) for n in ("asset", "time"))
-    return bytes(save({
-        "asset": assets.astype("int64").to_numpy(),  # pseudo-assets are numbered
-        "time": np.ascontiguousarray(times.as_unit("us").asi8),
-        "values": np.ascontiguousarray(references.to_numpy(dtype="float32")),
-    }))
+    return bytes(
+        save(
+            {
+                "asset": assets.astype("int64").to_numpy(),  # pseudo-assets are numbered
+                "time": np.ascontiguousarray(pd.DatetimeIndex(times).as_unit("us").asi8),
+                "values": np.ascontiguousarray(references.to_numpy(dtype="float32")),
+            }
+        )
+    )
 
 
 def _frame(part: bytes, columns: list[str]) -> pd.DataFrame:

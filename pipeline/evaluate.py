@@ -1,4 +1,4 @@
-"""Judge a model on unseen rows, or compare runs: ``python -m pipeline.evaluate runs=sieve_runs``."""
+"""Judge a model on unseen rows, or compare runs: ``python -m pipeline.evaluate runs=DIR``."""
 
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ def main(cfg: "DictConfig") -> None:
 
         terminal.show_runs(read_runs(Path(cfg.runs)), as_json=cfg.json)
         return
-    from pipeline.assemble import load_model, load_source
+    from pipeline.assemble import instant, load_model, load_source
     from pipeline.evaluation import evaluated, judge, later_rows
 
     with terminal.steps(quiet=cfg.json) as step:
@@ -30,7 +30,7 @@ def main(cfg: "DictConfig") -> None:
         source = load_source(cfg)
         terminal.say_source(source)
         step("evaluating")
-        y, at = later_rows(pipeline, source, cfg.since)
+        y, at = later_rows(pipeline, source, instant(cfg, "since"))
         rows = evaluated(pipeline, source.bars, at)
         part = f"since {at.get_level_values('time').min():%Y-%m-%d}"
         result = judge(pipeline, rows, y, source, part=part, resamples=cfg.bootstrap, seed=cfg.seed)

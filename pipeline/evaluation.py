@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.sources import Source
-from pipeline.signal_pipeline import SignalPipeline
 from pipeline.files import replace_atomic
+from pipeline.signal_pipeline import SignalPipeline
 from stages.base import DataError
 from stages.evaluate import comparison, forward_return, reliability
 from stages.evaluate.contenders import contenders
 from stages.folds import DateSplit, RollingSplit
 from stages.labels import Given
 from stages.panel import until
-
 
 SHOWN = {
     "accuracy": ".3f",
@@ -87,12 +86,15 @@ class Evaluation:
     def card(self) -> dict[str, Any]:
         """What the artifact keeps of it, and a page shows."""
         times = self.predictions.index.get_level_values("time")
+        cells = {model: dict(zip(SHOWN, row, strict=True)) for model, row in self.printed().items()}
+        shown = [name for name in SHOWN if name != "base_rate"]  # the same for every model
         return {
             "part": self.part,
             "rows": len(self.predictions),
             "span": [f"{times.min():%Y-%m-%d}", f"{times.max():%Y-%m-%d}"],
-            "shown": list(SHOWN),
-            "printed": self.printed(),
+            "base_rate": cells["pipeline"]["base_rate"],
+            "shown": shown,
+            "printed": {model: [row[name] for name in shown] for model, row in cells.items()},
             "reliability": self.reliability.to_dict("records"),
             "gate": {name: _number(value) for name, value in self.gate.items()},
         }
@@ -151,8 +153,14 @@ def unseen_parts(
 ) -> Iterator[tuple[str, SignalPipeline, pd.DataFrame, pd.DataFrame]]:
     """Fit, and yield the rows to report: part name, fitted pipeline, rows, labels.
 
-    Without a split the pipeline learns from everything and reports its own out-of-fold rows.
-    With one it never sees a label that ends after the part it trains on.
+    Without a split, or with one that names a training part only, the pipeline reports its own
+    out-of-fold rows. With one it never sees a label that ends after the part it trains on.
+    Parts of one name (the test blocks of a walk forward) are reported as one.
+
+    Raises
+    ------
+    DataError
+        SV-F18 when a part to report holds no label.
     """
     bars = source.bars
     if split is None:
@@ -160,18 +168,24 @@ def unseen_parts(
         yield "out-of-fold", pipeline, pipeline.unseen_, _labels(pipeline, source)
         return
     whole = source.y if source.y is not None else _outline(pipeline, bars)
+    blocks: dict[str, list[tuple[pd.DataFrame, pd.DataFrame]]] = {}
     for parts in split.parts(whole):
         time = whole["end"].iloc[parts["train"]].max()
         known = None if source.y is None else source.y.iloc[parts["train"]]
         fresh = replace(pipeline).fit(until(bars, time), known)
         y = _labels(fresh, source)
-        for name, at in parts.items():
-            if name != "train" and len(at):
-                rows = whole.index[at].intersection(y.index, sort=False)
-                yield name, fresh, evaluated(fresh, bars, rows), y
+        for name in [name for name in parts if name != "train"]:
+            rows = whole.index[parts[name]].intersection(y.index, sort=False)
+            if not len(rows):
+                raise _empty(name, whole)
+            blocks.setdefault(name, []).append((evaluated(fresh, bars, rows), y))
+    if not blocks:
+        yield "out-of-fold", fresh, fresh.unseen_, y
+    for name, said in blocks.items():
+        yield name, fresh, *_pooled(said, bars.index)
 
 
-def evaluated(pipeline: SignalPipeline, bars: pd.DataFrame, rows: pd.MultiIndex) -> pd.DataFrame:
+def evaluated(pipeline: SignalPipeline, bars: pd.DataFrame, rows: pd.Index) -> pd.DataFrame:
     """The columns of every stage, with and without the gate, and the decision, at `rows`."""
     panel = pipeline.panel(bars)
     rows = rows[panel["ready"].reindex(rows, fill_value=False).to_numpy()]
@@ -187,8 +201,8 @@ def evaluated(pipeline: SignalPipeline, bars: pd.DataFrame, rows: pd.MultiIndex)
 
 
 def later_rows(
-    pipeline: SignalPipeline, source: Source, since: str | None
-) -> tuple[pd.DataFrame, pd.MultiIndex]:
+    pipeline: SignalPipeline, source: Source, since: pd.Timestamp | None
+) -> tuple[pd.DataFrame, pd.Index]:
     """All labels of `source`, and its rows after everything the pipeline has learnt from.
 
     Raises
@@ -198,15 +212,15 @@ def later_rows(
     """
     y = _labels(pipeline, source)
     times = y.index.get_level_values("time")
-    first = pipeline.learned_until_ if since is None else pd.Timestamp(since, tz="UTC")
+    first = pipeline.learned_until_ if since is None else since
     if first < pipeline.learned_until_:
         raise DataError(
-            f"since={since} reaches back before {pipeline.learned_until_:%Y-%m-%d}",
+            f"since={since:%Y-%m-%d} reaches back before {pipeline.learned_until_:%Y-%m-%d}",
             code="SV-F25",
             why="the model learnt from labels up to then: a score on them is no skill",
             cure="leave `since` out, or train on an earlier part with split=dates",
         )
-    later = y.index[times > first]
+    later = y.index[times > first if since is None else times >= first]
     if not len(later):
         raise DataError(
             f"the data hold no label of a bar after {first:%Y-%m-%d}",
@@ -223,7 +237,9 @@ def predictions_table(
 ) -> pd.DataFrame:
     """One row an evaluated row, in the columns that ``predictions=PATH`` writes."""
     ahead = forward_return(bars, labels.horizon, labels.delay) if "close" in bars else None
-    session = rows["session"] if "session" in rows else pd.Series(pd.NaT, rows.index)
+    session = pd.Series(pd.NaT, rows.index, dtype="datetime64[us]")
+    if "session" in bars:
+        session = bars["session"].reindex(rows.index)
     return pd.DataFrame(
         {
             "session": session,
@@ -260,6 +276,29 @@ def table_rows(
 
 def _labels(pipeline: SignalPipeline, source: Source) -> pd.DataFrame:
     return source.y if source.y is not None else pipeline.labels_.label(source.bars)
+
+
+def _pooled(
+    blocks: list[tuple[pd.DataFrame, pd.DataFrame]], order: pd.Index
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows and labels of several test blocks as one; each row keeps the label of its block."""
+    if len(blocks) == 1:
+        return blocks[0]
+    rows = pd.concat([rows for rows, _ in blocks])
+    own = pd.concat([y.loc[rows.index] for rows, y in blocks])
+    y = pd.concat([own, blocks[-1][1].drop(own.index, errors="ignore")])  # baselines count these
+    return tuple(t.iloc[np.argsort(order.get_indexer(t.index))] for t in (rows, y))  # type: ignore[return-value]
+
+
+def _empty(part: str, y: pd.DataFrame) -> DataError:
+    times = y.index.get_level_values("time")
+    return DataError(
+        f"no label lies in the {part} part of the split",
+        code="SV-F18",
+        where=f"labels run {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
+        why="a label belongs to a part only if it also ends there",
+        cure=f"set split.{part}_end inside that span, or leave it out",
+    )
 
 
 def _outline(pipeline: SignalPipeline, bars: pd.DataFrame) -> pd.DataFrame:

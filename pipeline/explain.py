@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 @entry("explain_signal")
 def main(cfg: "DictConfig") -> None:
     """Show the contributions to the margin of one row, and how it moved through the stages."""
-    from pipeline.assemble import load_model, load_source
+    from pipeline.assemble import instant, load_model, load_source
     from pipeline.report import terminal
     from pipeline.signals import choose_rows, to_signals
 
@@ -21,7 +21,9 @@ def main(cfg: "DictConfig") -> None:
         step("reading the data")
         source = load_source(cfg)
         step("explaining")
-        panel = choose_rows(pipeline.predict(source.bars, newest=cfg.time is None), cfg.asset, cfg.time)
+        time = instant(cfg, "time")
+        panel = pipeline.predict(source.bars, newest=time is None)
+        panel = choose_rows(panel, cfg.asset, time)
         rows = panel.index[panel["status"] != "abstain"]
         why = pipeline.explain(source.bars, rows) if len(rows) else None
         signals = to_signals(pipeline, panel, why)

@@ -13,18 +13,22 @@ def main(cfg: "DictConfig") -> None:
     """Load the model, predict the newest bar of each asset (or all), write, show."""
     from pathlib import Path
 
-    import pandas as pd
-
-    from pipeline.assemble import load_model, load_source
+    from pipeline.assemble import instant, load_model, load_source
     from pipeline.lock import lock
     from pipeline.report import terminal
-    from pipeline.signals_io import write_signals
+    from pipeline.signals_io import record_suffix, write_signals
     from stages.base import ConfigError
 
     if cfg.rows not in ("newest", "all"):
         raise ConfigError(
-            f"rows={cfg.rows} is neither newest nor all", code="SV-F33", cure="rows=newest or rows=all"
+            f"rows={cfg.rows} is neither newest nor all",
+            code="SV-F33",
+            where="key rows",
+            cure="rows=newest or rows=all",
         )
+    as_of = instant(cfg, "as_of")
+    if cfg.output:
+        record_suffix(Path(cfg.output))
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
         pipeline = load_model(cfg)
@@ -32,7 +36,6 @@ def main(cfg: "DictConfig") -> None:
         source = load_source(cfg)
         terminal.say_source(source)
         step("predicting")
-        as_of = None if cfg.as_of is None else pd.Timestamp(cfg.as_of, tz="UTC")
         signals = pipeline.signals(source.bars, cfg.rows == "newest", as_of, cfg.explain_rows)
         if cfg.output:
             with lock(cfg.root, wait=60):
@@ -41,7 +44,7 @@ def main(cfg: "DictConfig") -> None:
             from pipeline.report.page import write_page
 
             step("writing the page")
-            card = getattr(pipeline, "evaluation_", None) or {}
+            card = pipeline.evaluation_ or {}
             write_page(Path(cfg.report), signals, card, terminal.about(source))
     if cfg.json:
         terminal.show_json([terminal.record(s, cfg) for s in signals])

@@ -24,7 +24,8 @@ from stages.online.replay import ReplayBuffer
 from stages.panel import age, check_labels, check_panel, last_rows, named, until
 from stages.stack import Stack, pass_forward
 
-MEASURES = ("p_sell", "p_hold", "p_buy", "epistemic", "aleatoric", "margin", "margin_sd", "certainty")
+ODDS = ("p_sell", "p_hold", "p_buy")
+MEASURES = (*ODDS, "epistemic", "aleatoric", "margin", "margin_sd", "certainty")
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,10 @@ class SignalPipeline:
         Rows the explanations compare with.
     learned_until_ : Timestamp
         Newest label end that any part has learnt from.
+    learned_rows_ : dict of str to Timestamp
+        Newest row of each asset that was learnt from: `update` goes on after it.
+    evaluation_ : dict or None
+        Card of the evaluation that travels with the artifact.
     """
 
     features: FeatureSet | GivenFeatures
@@ -128,14 +133,16 @@ class SignalPipeline:
         y = y[panel["ready"].reindex(y.index, fill_value=False).to_numpy()]
         if y.empty:
             raise self._too_short(bars)
-        log.info("%d labelled rows of %d assets", len(y), y.index.get_level_values("asset").nunique())
+        log.info("%d labelled rows of %d assets", len(y), len(y.index.unique("asset")))
         template = Stack(self.filter, self.refiner, self.ensemble)
         passed = pass_forward(template, panel, y, self.folds, self.decide)
         self.stack_, self.gate_ = passed.stack, dict(passed.gate)
         self.unseen_ = passed.unseen.assign(**self.decide.decide(passed.unseen))
-        self.references_ = self.explainer.choose(self.stack_, panel, self.window)
+        references = self.explainer.choose(self.stack_, panel, self.window)
+        self.references_ = references.astype("float32")  # as they are stored
         self.replay_ = replace(self.replay).add(passed.panel, passed.matured)
-        self.learned_until_ = y["end"].max()
+        self.learned_until_, self.learned_rows_ = y["end"].max(), _newest(y)
+        self.evaluation_: dict[str, Any] | None = None  # of another training, if any
         return self
 
     def predict(
@@ -182,11 +189,27 @@ class SignalPipeline:
         why = self.explain(bars, rows) if explain and len(rows) else None
         return to_signals(self, panel, why)
 
-    def explain(self, bars: pd.DataFrame, rows: pd.MultiIndex) -> Explanation:
-        """Contributions of the raw inputs to the margin of buy over sell at `rows`."""
+    def explain(self, bars: pd.DataFrame, rows: pd.Index) -> Explanation:
+        """Contributions of the raw inputs to the margin of buy over sell at `rows`.
+
+        Raises
+        ------
+        DataError
+            SV-F18 for a row that is not in `bars`, or lacks the history to be evaluated.
+        """
         panel = self._stretch(self.panel(check_panel(bars)), rows)
         panel = fitted(self, "stack_").predict(panel)
-        return self.explainer.explain(self.stack_, panel, rows, self.references_)
+        silent = panel.loc[rows, "margin"].isna().to_numpy()
+        if silent.any():
+            asset, time = rows[int(silent.argmax())]
+            raise DataError(
+                f"{asset} at {time} cannot be evaluated, so there is nothing to explain",
+                code="SV-F18",
+                where=f"{silent.sum()} of {len(rows)} rows",
+                why=f"this model needs {self.warmup} bars of history, and most inputs",
+                cure="explain rows that do not abstain",
+            )
+        return self.explainer.explain(self.stack_, panel, rows, self.references_)  # type: ignore[arg-type]
 
     def update(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> dict[str, int]:
         """Learn from labels that matured since the last time: stage 3, and the replay buffer.
@@ -201,7 +224,8 @@ class SignalPipeline:
         Returns
         -------
         mapping
-            Rows ``learned``, ``known`` (learnt before) and ``incomplete`` (history too short).
+            Rows ``learned``, ``known`` (up to the newest row learnt from before, of their asset;
+            of all assets for one that is new) and ``incomplete`` (history too short).
 
         Raises
         ------
@@ -211,13 +235,15 @@ class SignalPipeline:
         panel = self.panel(check_panel(bars))
         y = check_labels(fitted(self, "labels_").label(bars) if y is None else y)
         _refuse_open_horizons(y, bars.index.get_level_values("time").max())
-        new = y[(y["end"] > self.learned_until_).to_numpy()]
+        # not by label end: a barrier touched early matures before rows that were learnt long ago
+        new = y[~self._known(y.index)]
         ready = new[panel["ready"].reindex(new.index, fill_value=False).to_numpy()]
         if len(ready):
             panel = self.stack_.predict(self._stretch(panel, ready.index))
             self.stack_.ensemble.update(panel, ready)
             self.replay_.add(panel, ready)
             self.learned_until_ = max(self.learned_until_, ready["end"].max())
+            self.learned_rows_ |= _newest(ready)
         counts = {"learned": ready, "known": y.drop(new.index), "incomplete": new.drop(ready.index)}
         return {name: len(rows) for name, rows in counts.items()}
 
@@ -251,8 +277,11 @@ class SignalPipeline:
         features = fitted(self, "features_")
         panel = features.build(bars)
         lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
-        extra = {"ready": features.ready(bars) & (age(bars) >= self.warmup - 1)
-                 & (lacking <= self.max_missing)}
+        extra = {
+            "ready": features.ready(bars)
+            & (age(bars) >= self.warmup - 1)
+            & (lacking <= self.max_missing)
+        }
         scale = self.labels_.scale(bars)
         if scale is not None:
             classes = self.instruments.classes(bars.index.get_level_values("asset"))
@@ -273,7 +302,8 @@ class SignalPipeline:
 
     def restore(self, state: State) -> Self:
         """Take back what `content` gave."""
-        return restore(self, state)
+        restore(self, state)
+        return self
 
     def _labeler(self, bars: pd.DataFrame, y: pd.DataFrame | None) -> Any:
         """Labeler whose barrier width is fitted on bars that every fold trains on."""
@@ -283,7 +313,13 @@ class SignalPipeline:
         first = times[max(int(self.folds.first * len(times)) - 1, 0)]
         return replace(self.labels).fit(until(bars, first))
 
-    def _stretch(self, panel: pd.DataFrame, rows: pd.MultiIndex) -> pd.DataFrame:
+    def _known(self, rows: pd.Index) -> np.ndarray:
+        assets, times = (rows.get_level_values(level) for level in ("asset", "time"))
+        newest = pd.Series(self.learned_rows_)
+        last = newest.reindex(assets).fillna(newest.max())
+        return np.asarray(times <= pd.DatetimeIndex(last))
+
+    def _stretch(self, panel: pd.DataFrame, rows: pd.Index) -> pd.DataFrame:
         """The part of each asset of `rows` that their windows cover, and no more."""
         at = panel.index.get_indexer(rows)
         if (at < 0).any():
@@ -299,7 +335,7 @@ class SignalPipeline:
 
     def _abstentions(self, panel: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.Series:
         """Why each row is not evaluable, in words; empty where it is."""
-        why = pd.Series("", panel.index, dtype=object, name="why")
+        why: Any = pd.Series("", panel.index, dtype=object, name="why")
         lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
         short = self.warmup - 1 - age(panel)
         out = ~panel["ready"].to_numpy()
@@ -327,6 +363,10 @@ class SignalPipeline:
         )
 
 
+def _newest(y: pd.DataFrame) -> dict[str, pd.Timestamp]:
+    return {str(asset): time for asset, time in last_rows(y).index}
+
+
 def _refuse_open_horizons(y: pd.DataFrame, newest: pd.Timestamp) -> None:
     still_open = (y["end"] > newest).to_numpy()
     if still_open.any():
@@ -351,7 +391,7 @@ def _abstained(panel: pd.DataFrame, missing: pd.Series) -> pd.DataFrame:
 
 
 def _median_step(bars: pd.DataFrame) -> pd.Timedelta:
-    times = bars.index.unique("time").sort_values()
+    times = pd.DatetimeIndex(bars.index.unique("time")).sort_values()
     if len(times) < 2:
         raise DataError("the bars hold a single time", code="SV-F18", cure="bring more history")
     return pd.Timedelta(np.median(np.diff(times.as_unit("us").asi8)), unit="us")

@@ -2,7 +2,7 @@
 
 import hashlib
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,10 @@ class Signals(list[Signal]):
         """One row a signal: what the demo prints."""
         return pd.DataFrame([_row(s) for s in self])
 
+    def newest(self) -> "Signals":
+        """The last signal of each asset."""
+        return Signals({signal.asset: signal for signal in self}.values())
+
     def _repr_html_(self) -> str:
         head, body = self.frame(), ""
         for _, row in head.iterrows():
@@ -36,9 +40,7 @@ class Signals(list[Signal]):
         return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def to_signals(
-    pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation | None
-) -> Signals:
+def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation | None) -> Signals:
     """One `Signal` per row of `panel`, which holds the decision.
 
     Parameters
@@ -49,38 +51,50 @@ def to_signals(
         Of the rows that do not abstain.
     """
     expires = expiries(panel, pipeline.instruments, pipeline.labels.span, pipeline.step_)
-    shared = {"model": pipeline.digest, "replay": pipeline.replay_.summary()}
+    model, replay = pipeline.digest, pipeline.replay_.summary()
     reference = references_hash(pipeline.references_) if why is not None else ""
     trails = _trails(panel)
     out = Signals()
-    for at, (row, trail) in enumerate(zip(panel.to_dict("records"), trails, strict=True)):
+    rows: Sequence[Mapping[str, Any]] = panel.to_dict("records")  # type: ignore[assignment]
+    for at, (row, trail) in enumerate(zip(rows, trails, strict=True)):
         asset, time = panel.index[at]
         abstains = row["status"] == "abstain"
-        out.append(Signal(
-            asset=str(asset),
-            time=time,
-            side=None if abstains else int(row["side"]),
-            status=row["status"],
-            probabilities={} if abstains else {s: row[f"p_{n}"] for s, n in _NAMES},
-            confidence=float("nan") if abstains else row[f"p_{_NAME[int(row['side'])]}"],
-            certainty=row["certainty"],
-            epistemic=row["epistemic"],
-            aleatoric=row["aleatoric"],
-            strength=None if abstains else row["strength"],
-            why_not=tuple(row["why_not"]),
-            stages={} if abstains else trail,
-            reasons=None if abstains or why is None
-            else _reasons(why, (asset, time), row, reference, pipeline.explainer.top),
-            expires=expires[at],
-            prices=_prices(row),
-            session=_session(row),
-            **shared,
-        ))
+        out.append(
+            Signal(
+                asset=str(asset),
+                time=time,
+                side=None if abstains else int(row["side"]),
+                status=row["status"],
+                probabilities={} if abstains else {s: row[f"p_{n}"] for s, n in _NAMES},
+                confidence=float("nan") if abstains else row[f"p_{_NAME[int(row['side'])]}"],
+                certainty=row["certainty"],
+                epistemic=row["epistemic"],
+                aleatoric=row["aleatoric"],
+                strength=None if abstains else row["strength"],
+                why_not=tuple(row["why_not"]),
+                stages={} if abstains else trail,
+                reasons=None
+                if abstains or why is None
+                else _reasons(why, (asset, time), row, reference, pipeline.explainer.top),
+                expires=expires[at],
+                prices=_prices(row),
+                session=_session(row),
+                model=model,
+                replay=replay,
+            )
+        )
     return out
 
 
-def choose_rows(panel: pd.DataFrame, asset: str | None, time: str | None) -> pd.DataFrame:
-    """Rows of one asset, or of one date or instant, of a decided panel.
+def choose_rows(panel: pd.DataFrame, asset: str | None, time: pd.Timestamp | None) -> pd.DataFrame:
+    """Rows of one asset, or of one time, of a decided panel.
+
+    Parameters
+    ----------
+    panel : DataFrame of shape (N, F)
+    asset : str or None
+    time : Timestamp or None
+        UTC; midnight stands for all bars of that session, or day where there are none.
 
     Raises
     ------
@@ -92,15 +106,17 @@ def choose_rows(panel: pd.DataFrame, asset: str | None, time: str | None) -> pd.
     if asset is not None:
         keep &= np.asarray(assets == asset)
     if time is not None:
-        wanted = pd.Timestamp(time)
-        wanted = wanted.tz_localize("UTC") if wanted.tz is None else wanted.tz_convert("UTC")
-        day = times.normalize() == wanted
-        keep &= np.asarray(day if wanted == wanted.normalize() else times == wanted)
+        day = pd.DatetimeIndex(times).tz_localize(None).normalize()
+        if "session" in panel and panel["session"].notna().all():
+            day = pd.DatetimeIndex(panel["session"])
+        whole = time == time.normalize()
+        keep &= np.asarray(day == time.tz_localize(None) if whole else times == time)
     if not keep.any():
         raise DataError(
             f"no bar of asset={asset} at time={time}",
             code="SV-F18",
-            where=f"assets {sorted(set(assets))[:20]}, {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
+            where=f"assets {sorted(set(assets))[:20]}, "
+            f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
             cure="ask for an asset and a date in the data",
         )
     return panel[keep]
@@ -115,7 +131,7 @@ def expiries(
     the median distance of the training bars. Bars that came later are never asked: the answer
     must not change when they arrive.
     """
-    times = panel.index.get_level_values("time")
+    times = pd.DatetimeIndex(panel.index.get_level_values("time"))
     out = pd.Series(times + span * step)
     if step >= DAILY and "session" in panel and panel["session"].notna().all():
         calendars = instruments.column("calendar", panel.index.get_level_values("asset"))
@@ -156,23 +172,25 @@ def _reasons(
 def _sentence(name: str, push: float, row: Mapping[str, Any], side: int) -> str:
     value = row.get(f"feature.{name}", row.get(name, float("nan")))
     verb = "favours" if push > 0 else "opposes"
-    return f"{name.removeprefix('rule.').removeprefix('context.')} {value:.3g} {verb} " \
-           f"{SIDE_TEXT[side]} ({push:+.3f})"
+    return (
+        f"{name.removeprefix('rule.').removeprefix('context.')} {value:.3g} {verb} "
+        f"{SIDE_TEXT[side]} ({push:+.3f})"
+    )
 
 
 def _trails(panel: pd.DataFrame) -> list[dict[str, float | bool | None]]:
     """Mean log-odds of buy over sell after each stage, and the gate: how the view moved."""
-    def mean_margin(stage: str) -> pd.Series:
-        buys = [c for c in named(panel, stage) if c.endswith(".z_buy")]
-        sells = [c.replace(".z_buy", ".z_sell") for c in buys]
-        return panel[buys].mean(axis=1) - panel[sells].mean(axis=1) if buys else None
-
-    views = {"filter": mean_margin("filter"), "refiner": mean_margin("refiner")}
-    views = {name: v for name, v in views.items() if v is not None} | {"ensemble": panel["margin"]}
+    views = {}
+    for stage in ("filter", "refiner"):
+        members = [c.removesuffix(".z_buy") for c in named(panel, stage) if c.endswith(".z_buy")]
+        if members:  # summed in a fixed order: a mean along rows may differ in its last bit with N
+            margins = [panel[f"{m}.z_buy"] - panel[f"{m}.z_sell"] for m in members]
+            views[stage] = np.asarray(sum(margins)) / len(members)
+    views["ensemble"] = panel["margin"].to_numpy()
     out = []
     for i, gate in enumerate(panel["filter.gate"]):
         trail: dict[str, float | bool | None] = {
-            name: None if np.isnan(v.iloc[i]) else float(v.iloc[i]) for name, v in views.items()
+            name: None if np.isnan(view[i]) else float(view[i]) for name, view in views.items()
         }
         out.append(trail | {"gate": bool(gate == 1.0)})
     return out
@@ -196,6 +214,7 @@ def _session(row: Mapping[str, Any]) -> str | None:
 
 def _row(s: Signal) -> dict[str, Any]:
     side = "" if s.side is None else SIDE_TEXT[s.side]
+    stopped = s.why_not if s.status in ("hold", "abstain") else ()  # before what it leans on
     return {
         "asset": s.asset,
         "time": f"{s.time:%Y-%m-%d %H:%M}",
@@ -206,13 +225,12 @@ def _row(s: Signal) -> dict[str, Any]:
         "epistemic": _number(s.epistemic, ".4f"),
         "aleatoric": _number(s.aleatoric, ".3f"),
         "stages": " → ".join(_trail_text(s.stages.items())),
-        "why": "; ".join((s.reasons.text[:3] if s.reasons else ()) or s.why_not),
+        "why": "; ".join((*stopped, *(s.reasons.text[:3] if s.reasons else ()))),
     }
 
 
 def _trail_text(trail: Iterable[tuple[str, Any]]) -> list[str]:
-    return [f"{n[0]}{v:+.2f}" if v is not None else f"{n[0]} –"
-            for n, v in trail if n != "gate"]
+    return [f"{n[0]}{v:+.2f}" if v is not None else f"{n[0]} –" for n, v in trail if n != "gate"]
 
 
 def _number(value: float, form: str) -> str:

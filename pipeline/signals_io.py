@@ -161,7 +161,7 @@ def read_records(path: Path | str) -> list[Record]:
         SV-X521, naming the first line that is no record.
     """
     path = Path(path)
-    if _suffix(path) == ".parquet":
+    if record_suffix(path) == ".parquet":
         return _read_parquet(path)
     records = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -174,8 +174,20 @@ def read_records(path: Path | str) -> list[Record]:
     return records
 
 
+def record_suffix(path: Path) -> str:
+    """``.jsonl`` or ``.parquet``, as `path` ends; ConfigError SV-F33 for anything else."""
+    if path.suffix in (".jsonl", ".parquet"):
+        return path.suffix
+    raise ConfigError(
+        f"signals are written as .jsonl or .parquet, not as {path.suffix or path.name!r}",
+        code="SV-F33",
+        where=str(path),
+        cure=f"name the file {path.stem}.jsonl",
+    )
+
+
 def _write(path: Path, records: list[Record]) -> None:
-    if _suffix(path) == ".parquet":
+    if record_suffix(path) == ".parquet":
         rows = [
             record
             | {name: pd.Timestamp(record[name]) for name in _TIMES}
@@ -201,17 +213,6 @@ def _read_parquet(path: Path) -> list[Record]:
         | {name: json.loads(row[name]) for name in _TEXTS}
         for row in table.to_pylist()
     ]
-
-
-def _suffix(path: Path) -> str:
-    if path.suffix in (".jsonl", ".parquet"):
-        return path.suffix
-    raise ConfigError(
-        f"signals are written as .jsonl or .parquet, not as {path.suffix or path.name!r}",
-        code="SV-F33",
-        where=str(path),
-        cure=f"name the file {path.stem}.jsonl",
-    )
 
 
 def _key(record: Mapping[str, Any]) -> tuple[str, ...]:

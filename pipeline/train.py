@@ -23,11 +23,13 @@ def main(cfg: "DictConfig") -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     with terminal.steps(quiet=cfg.json) as step:
+        template, split = assemble(cfg, "pipeline"), assemble(cfg, "split")
+        record = assemble(cfg, "tracking")
         step("reading the data")
         source = load_source(cfg)
         terminal.say_source(source)
         step("training")
-        parts = unseen_parts(assemble(cfg, "pipeline"), source, assemble(cfg, "split"))
+        parts = unseen_parts(template, source, split)
         judged = {}
         for name, pipeline, rows, y in parts:
             step(f"evaluating {name}")
@@ -44,7 +46,6 @@ def main(cfg: "DictConfig") -> None:
                 artifacts.promote(cfg.root, pipeline.digest)
         if cfg.predictions:
             evaluation.write(Path(cfg.predictions))
-    record = assemble(cfg, "tracking")
     record(folder, cfg, judged, pipeline.digest, source.digest, command_line())
     terminal.show_training(judged, model, folder, source.survivors, cfg.json)
 

@@ -37,7 +37,7 @@ def main(cfg: "DictConfig") -> None:
     if cfg.json:
         terminal.show_json(result)
     else:
-        terminal.say("  ".join(f"{name} {value}" for name, value in result.items()))
+        terminal.show_update(counts, model, parent)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ import plotly.graph_objects as go
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
+from pipeline.files import write_atomic
 from pipeline.signals import Signals
+from stages.filter.gate import OPEN
 from stages.signal import SIDE_TEXT, Signal
 
 BUY, SELL, GREY = "#0b7a75", "#b3432b", "#8a8f98"  # told apart by the colour blind too
+LINE = "#e4e8ee"
 SHOWN = 12  # bars of a waterfall; the rest is summed into one
 
 
@@ -24,28 +27,49 @@ def write_page(path: Path, signals: Signals, evaluation: Mapping[str, Any], abou
     ----------
     path : Path
     signals : Signals
+        The newest of each asset is shown: a page of every bar would not open.
     evaluation : mapping
-        What `pipeline.evaluation.evaluate_rows` gave: ``table``, ``reliability``, ``rows``, ``span``; may be empty.
+        What `Evaluation.card` gave; may be empty.
     about : str
         What the data are and are not.
     """
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("pipeline.report").joinpath("page.html").read_text(encoding="utf-8")
     )
-    explained = [s for s in signals if s.reasons is not None]
+    newest = signals.newest()
+    explained = [s for s in newest if s.reasons is not None]
+    statuses = [s.status for s in newest]
     text = template.render(
         plotly=get_plotlyjs(),
-        signals=signals.frame().to_dict("records"),
-        counts={k: sum(s.status == k for s in signals) for k in ("fired", "unproven", "hold", "abstain")},
+        signals=newest.frame().to_dict("records"),
+        older=len(signals) - len(newest),
+        counts={name: statuses.count(name) for name in ("fired", "unproven", "hold", "abstain")},
         about=about,
-        model=signals[0].model if signals else "",
-        replay=signals[0].replay if signals else {},
-        waterfalls=[(s, _div(waterfall(s)), _why_not(s)) for s in explained],
+        model=newest[0].model if newest else "",
+        replay=newest[0].replay if newest else {},
+        waterfalls=[(s, _div(waterfall(s))) for s in explained],
         reliability=_div(reliability(evaluation["reliability"])) if evaluation else "",
+        gate=gate_sentence(evaluation["gate"]) if evaluation else "",
         evaluation=evaluation,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_atomic(path, text.encode())
+
+
+def gate_sentence(gate: Mapping[str, float | None]) -> str:
+    """What the gate does, in words.
+
+    Parameters
+    ----------
+    gate : mapping
+        ``threshold`` (log-odds), ``discarded`` (share) and ``rows`` it was counted on.
+    """
+    threshold, discarded = gate["threshold"], gate["discarded"]
+    if threshold is None or threshold <= OPEN:
+        return "The gate of the filter is open: every row is refined."
+    said = f"The gate stops rows whose first score is below {threshold:+.2f} log-odds"
+    if discarded is None:
+        return f"{said}."
+    return f"{said}: {discarded:.1%} of {gate['rows']:,.0f} rows later than those that set it."
 
 
 def waterfall(signal: Signal) -> go.Figure:
@@ -84,9 +108,10 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> go.Figure:
     Parameters
     ----------
     bins : sequence of mapping
-        ``confidence``, ``accuracy``, ``low``, ``high``, ``rows``; see `stages.evaluate.reliability`.
+        ``confidence``, ``accuracy``, ``low``, ``high``, ``rows``: see `stages.evaluate`.
     """
     ends = [v for b in bins for v in (b["low"], b["high"], b["confidence"])]
+    ends = [v for v in ends if v == v]  # an empty bin has no interval
     span = [max(min(ends, default=0) - 0.02, 0), min(max(ends, default=1) + 0.02, 1)]
     figure = go.Figure(
         go.Scatter(x=span, y=span, mode="lines", name="exact", line={"color": GREY, "dash": "dot"})
@@ -112,23 +137,23 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> go.Figure:
 
 
 def _styled(figure: go.Figure, height: int) -> go.Figure:
+    lines = {"gridcolor": LINE, "zerolinecolor": GREY}
     return figure.update_layout(
-        template="plotly_white",
+        template="none",  # the others weigh more than the figure
         height=height,
+        xaxis=lines,
         margin={"l": 10, "r": 10, "t": 10, "b": 40},
         font={"family": "system-ui, sans-serif", "size": 13},
         paper_bgcolor="rgba(0,0,0,0)",
-        yaxis={"automargin": True},
+        yaxis={"automargin": True, **lines},
     )
 
 
 def _div(figure: go.Figure) -> str:
     return str(
         figure.to_html(
-            full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+            full_html=False,
+            include_plotlyjs=False,
+            config={"displayModeBar": False, "responsive": True},
         )
     )
-
-
-def _why_not(signal: Signal) -> str:
-    return "; ".join(signal.why_not)

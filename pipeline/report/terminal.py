@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from pipeline.data.sources import Source
 from pipeline.evaluation import SHOWN, Evaluation
 from pipeline.signals import Signals
 from pipeline.signals_io import to_record
+from stages.base import DataError
 from stages.signal import SIDE_TEXT, Signal
 
 SURVIVORS = (
@@ -30,6 +32,7 @@ SURVIVORS = (
 )
 UNPROVEN = "unproven: what the model thinks before it has shown skill on live labels."
 BRIEF = ("accuracy", "mcc", "log_loss", "brier", "ece", "rank_ic")
+BESIDE = ("base_rate", *BRIEF)  # where runs stand side by side, each with its own base rate
 WIDE = None if sys.stdout.isatty() else 120  # columns of a pipe or a log
 console = Console(width=WIDE)
 side = Console(stderr=True, width=WIDE)  # progress and remarks, so that stdout can be piped
@@ -66,7 +69,8 @@ def say_source(source: Source) -> None:
 
 
 def show_signals(signals: Signals, source: Source) -> None:
-    """The signals as a table, three lines a signal."""
+    """The newest signal of each asset as a table, three lines a signal."""
+    shown = signals.newest()
     table = _table("signals")
     for name, justify in (
         ("asset", "left"),
@@ -78,11 +82,15 @@ def show_signals(signals: Signals, source: Source) -> None:
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("top reasons: input, value, push (log-odds)", overflow="fold")
-    for signal in signals:
+    for signal in shown:
         table.add_row(*_cells(signal), style=None if signal.side else "dim", end_section=True)
     console.print(table)
     counts = Counter(signal.status for signal in signals)
-    console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
+    older = len(signals) - len(shown)
+    rest = f" ({older:,} of older bars not shown: output=signals.jsonl writes all)" if older else ""
+    console.print(
+        ", ".join(f"{n:,} {status}" for status, n in counts.items()) + rest, highlight=False
+    )
     console.print(f"{UNPROVEN}\n{about(source)}", style="italic", highlight=False)
 
 
@@ -92,8 +100,9 @@ def _cells(signal: Signal) -> list[str]:
         reasons = [f"{signal.status}: {'; '.join(signal.why_not)}", *reasons]
     side = SIDE_TEXT[signal.side] if signal.side is not None else "–"
     doubt = f"epist. {signal.epistemic:.4f}\naleat. {signal.aleatoric:.3f}"
-    trail = [f"{n} {v:+.2f}" if v is not None else f"{n} –"
-             for n, v in signal.stages.items() if n != "gate"]
+    trail = [
+        f"{n} –" if v is None else f"{n} {v:+.2f}" for n, v in signal.stages.items() if n != "gate"
+    ]
     abstains = signal.side is None
     return [
         f"{signal.asset}\n{signal.time:%Y-%m-%d}\n{signal.time:%H:%M} UTC",
@@ -114,7 +123,8 @@ def show_evaluation(evaluation: Evaluation, as_json: bool = False) -> None:
     times = evaluation.predictions.index.get_level_values("time")
     table = _table(
         f"{evaluation.part}: {len(evaluation.predictions):,} unseen rows, "
-        f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}, base rate {evaluation.short('base_rate')}"
+        f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}, "
+        f"base rate {evaluation.short('base_rate')}"
     )
     table.add_column("model")
     for name in BRIEF:
@@ -137,14 +147,25 @@ def show_training(
 ) -> None:
     """What was trained, how it did, and where it lies."""
     if as_json:
-        show_json({"model": str(model), "run": str(folder),
-                   "metrics": {part: e.metrics() for part, e in judged.items()}})
+        metrics = {part: evaluation.metrics() for part, evaluation in judged.items()}
+        show_json({"model": str(model), "run": str(folder), "metrics": metrics})
         return
     for evaluation in judged.values():
         show_evaluation(evaluation)
     if survivors:
         console.print(SURVIVORS, style="italic", highlight=False)
     say(f"model {relative(model)}\nrun   {relative(folder)}")
+
+
+def show_update(counts: Mapping[str, int], model: Path, parent: str) -> None:
+    """What an update learnt, and which model came of which."""
+    short = f", {counts['incomplete']:,} with too short a history" if counts["incomplete"] else ""
+    console.print(
+        f"{counts['learned']:,} new labels learnt, {counts['known']:,} known before{short}",
+        highlight=False,
+    )
+    changed = f"made from {parent[:16]}" if counts["learned"] else "unchanged"
+    console.print(f"model {relative(model)}, {changed}", highlight=False, soft_wrap=True)
 
 
 def show_reasons(signal: Signal, top: int) -> None:
@@ -162,7 +183,8 @@ def show_reasons(signal: Signal, top: int) -> None:
     ranked = sorted(reasons.contributions.items(), key=lambda item: -abs(item[1]))
     for feature, push in ranked[:top]:
         table.add_row(feature, f"{push:+.4f}")
-    table.add_row(f"{len(ranked[top:])} others", f"{sum(p for _, p in ranked[top:]):+.4f}")
+    if ranked[top:]:
+        table.add_row(f"{len(ranked[top:])} others", f"{sum(p for _, p in ranked[top:]):+.4f}")
     table.add_row("margin", f"{reasons.margin:+.4f}", style="bold", end_section=True)
     for member, push in reasons.by_stage.items():
         table.add_row(member, f"{push:+.4f}", style="dim")
@@ -172,21 +194,58 @@ def show_reasons(signal: Signal, top: int) -> None:
 
 
 def show_runs(runs: pd.DataFrame, as_json: bool = False) -> None:
-    """Runs side by side, one row each."""
+    """The pipelines of runs side by side: a row per run and evaluated part.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        What `pipeline.tracking.read_runs` gave.
+    as_json : bool
+    """
     if as_json:
-        show_json(runs.to_dict("records"))
-    else:
-        show_frame("runs", runs)
-
-
-def show_frame(title: str, frame: pd.DataFrame) -> None:
-    """Any frame as a table."""
-    table = _table(title)
-    for name in frame.columns:
-        table.add_column(str(name), overflow="fold")
-    for cells in frame.astype(str).to_numpy():
-        table.add_row(*cells)
+        flat = runs.reset_index().astype(object)
+        show_json(flat.where(flat.notna(), None).to_dict("records"))
+        return
+    if runs.empty:
+        raise DataError(
+            "there are no runs to compare",
+            code="SV-F18",
+            cure="runs=DIR names a folder of runs, such as sieve_runs/sweeps",
+        )
+    table = _table("runs: the whole pipeline, on the rows that each had not seen")
+    for name in ("run", "what differs", "part"):
+        table.add_column(name, overflow="fold")
+    for name in BESIDE:
+        table.add_column(name, justify="right", no_wrap=True)
+    differs = _differences(runs)
+    for path, run in runs.iterrows():
+        name = str(path)
+        parts = {c.split(".")[1] for c in run.dropna().index if c.startswith("metrics.")}
+        if "error" in run and isinstance(run["error"], str):
+            table.add_row(name, run["error"], "failed", style="dim")
+        for part in sorted(parts):
+            cells = [_run_cell(run, f"metrics.{part}.pipeline.{metric}") for metric in BESIDE]
+            table.add_row(name, differs[name], part, *cells)
     console.print(table)
+    console.print("± half a 95 % block-bootstrap interval.", style="dim", highlight=False)
+
+
+def _differences(runs: pd.DataFrame) -> dict[str, str]:
+    """Words of each run's command that not all runs share."""
+    if "command" not in runs:
+        return {}
+    words = {str(name): shlex.split(c) for name, c in runs["command"].dropna().items()}
+    shared = set.intersection(*map(set, words.values()))
+    return {name: " ".join(w for w in said if w not in shared) for name, said in words.items()}
+
+
+def _run_cell(run: pd.Series, figure: str) -> str:
+    """A figure over half its interval; empty where the data do not define it."""
+    value, low, high = (run.get(f"{figure}.{p}", float("nan")) for p in ("value", "low", "high"))
+    if pd.isna(value):
+        return ""
+    form = SHOWN[figure.rpartition(".")[2]]
+    return f"{value:{form}}\n±{(high - low) / 2:{form.removeprefix('+')}}"
 
 
 def _table(title: str) -> Table:
@@ -200,9 +259,13 @@ def about(source: Source) -> str:
 
 def config_digest(cfg: DictConfig) -> str:
     """SHA-256 of the settings that a prediction depends on, beside model and bars."""
-    places = ("path", "start", "end", "assets", "quarantine", "instruments")  # which bars, not what of them
+    # which bars, not what is made of them
+    places = ("path", "start", "end", "assets", "instruments")
+    faults = ("on_bad", "max_refused_share", "quarantine")
     data = OmegaConf.to_container(cfg.data, resolve=True)
-    kept = {name: value for name, value in data.items() if name not in places}
+    kept = {name: value for name, value in data.items() if name not in places + faults}  # type: ignore[union-attr]
+    # both change what a record says: which rows are stale, and whether it holds reasons
+    kept |= {"as_of": cfg.get("as_of"), "explain_rows": cfg.get("explain_rows", True)}
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -238,4 +301,3 @@ def relative(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
