@@ -1,0 +1,214 @@
+import io
+import json
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from pipeline.data.sources import synthetic
+from pipeline.evaluation import judge
+from pipeline.report import terminal
+from pipeline.signals import Signals
+from stages.base import DataError
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    """What goes to the terminal, 120 columns wide."""
+    out = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=out, width=120))
+    monkeypatch.setattr(terminal, "side", Console(file=out, width=120))
+    return out.getvalue
+
+
+@pytest.fixture(scope="module")
+def source(tiny_market):
+    return synthetic(tiny_market)
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny, source):
+    return judge(tiny, tiny.unseen_, source.y, source, resamples=10)
+
+
+@pytest.fixture(scope="module")
+def signals(tiny, tiny_market):
+    return tiny.signals(tiny_market.panel.groupby(level="asset").head(40), newest=False)
+
+
+def test_no_accuracy_is_printed_without_base_rate_and_mcc(printed, evaluation):
+    terminal.show_evaluation(evaluation)
+    said = printed()
+    assert f"base rate {evaluation.short('base_rate')}" in said
+    header = next(line for line in said.splitlines() if "accuracy" in line)
+    assert re.search(r"accuracy +mcc", header)
+    for model in evaluation.table.index:
+        cells = [evaluation.short(name, model) for name in ("accuracy", "mcc")]
+        assert re.search(rf"{model} +" + " +".join(map(re.escape, filter(None, cells))), said)
+    assert evaluation.short("discarded") in said
+
+
+def test_figures_come_as_json_when_asked(evaluation, capsys):
+    terminal.show_evaluation(evaluation, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["part"] == "out-of-fold"
+    assert {"accuracy", "base_rate", "mcc"} <= said["metrics"]["pipeline"].keys()
+
+
+def test_the_newest_signal_of_each_asset_is_shown(printed, signals, source):
+    terminal.show_signals(signals, source)
+    said = printed()
+    for signal in signals.newest():
+        assert f"{signal.confidence:.1%}" in said
+        assert signal.reasons.text[0] in said
+    assert "156 of older bars not shown" in said
+    assert terminal.UNPROVEN in said.replace("\n", " ")
+
+
+def test_a_hold_and_an_abstention_say_first_what_stopped_them(printed, signals, source):
+    silent, hold = signals[0], next(s for s in signals if s.status == "hold")
+    other = replace(hold, asset="B")
+    terminal.show_signals(Signals([silent, other]), source)
+    said = re.sub(r"\s+", " ", printed())
+    assert f"abstain: {silent.why_not[0]}" in said
+    assert f"hold: {hold.why_not[0]}" in said
+    assert "nan" not in said
+    assert "1 abstain, 1 hold" in said
+
+
+def test_survivors_are_named_as_such(printed, signals, source):
+    terminal.show_signals(signals.newest(), replace(source, survivors=True))
+    assert terminal.SURVIVORS in printed().replace("\n", " ").replace("  ", " ")
+    assert terminal.about(source) == "Signals are estimates, not advice."
+
+
+def test_the_reasons_of_one_signal_add_up_on_screen(printed, signals):
+    signal = next(s for s in signals if s.reasons)
+    terminal.show_reasons(signal, top=3)
+    said = printed()
+    rows = re.findall(r"^ *(\S+|\d+ others) +([+-]\d+\.\d{4}) *$", said, re.M)
+    pushes = [float(push) for _, push in rows[:5]]
+    names = [name for name, _ in rows]
+    assert names[0] == "baseline"
+    assert names[4] == f"{len(signal.reasons.contributions) - 3} others"
+    assert names[5] == "margin"
+    assert sum(pushes) == pytest.approx(signal.reasons.margin, abs=3e-4)
+    assert f"why not: {signal.why_not[0]}" in said
+    terminal.show_reasons(signal, top=99)
+    assert "0 others" not in printed()
+
+
+def test_an_abstention_has_no_reasons_to_show(printed, signals):
+    terminal.show_reasons(signals[0], top=3)
+    assert f"abstain ({signals[0].why_not[0]})" in printed()
+
+
+def test_the_data_and_their_faults_are_named(printed, source):
+    terminal.say_source(source)
+    assert "synthetic: 1,200 bars of 4 assets, 2000-01-03 to 2001-02-23" in printed()
+
+
+def test_an_update_says_what_it_learnt_and_what_it_made(printed, tmp_path):
+    counts = {"learned": 1200, "known": 8, "incomplete": 0}
+    terminal.show_update(counts, tmp_path, "ab" * 32)
+    assert "1,200 new labels learnt, 8 known before\n" in printed()
+    assert "made from abababababababab" in printed()
+    terminal.show_update({**counts, "learned": 0, "incomplete": 3}, tmp_path, "ab" * 32)
+    assert "3 with too short a history" in printed()
+    assert "unchanged" in printed()
+
+
+# runs side by side
+
+
+def run_of(command, part="out-of-fold", **figures):
+    record = {"artifact": "a", "command": command}
+    for name, value in figures.items():
+        parts = zip(("value", "low", "high"), (value, value - 0.02, value + 0.02), strict=True)
+        record |= {f"metrics.{part}.pipeline.{name}.{p}": v for p, v in parts}
+    return record
+
+
+@pytest.fixture
+def runs():
+    rows = {
+        "a/0": run_of("python -m pipeline.train x=1 seed=1", accuracy=0.4, base_rate=0.34, mcc=0.1),
+        "a/1": run_of("python -m pipeline.train x=1 seed=2", "test", accuracy=0.5, base_rate=0.36),
+        "a/2": {"error": "SV-F18  too few bars"},
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+
+
+def test_runs_stand_side_by_side_with_what_differs(printed, runs):
+    terminal.show_runs(runs)
+    said = printed()
+    assert re.search(r"accuracy +mcc", said)
+    assert re.search(r"a/0 +seed=1 +out-of-fold +0\.340 +0\.400 +\+0\.100", said)
+    assert re.search(r"a/1 +seed=2 +test +0\.360 +0\.500", said)
+    assert re.search(r"a/2 +SV-F18 +too few bars +failed", said)
+    assert "±0.020" in said
+    assert "x=1" not in said
+
+
+def test_runs_as_json_hold_no_nan(runs, capsys):
+    terminal.show_runs(runs, as_json=True)
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [run["run"] for run in said] == ["a/0", "a/1", "a/2"]
+    assert said[0]["error"] is None
+
+
+def test_failed_runs_alone_are_shown_too(printed, runs):
+    terminal.show_runs(runs.loc[["a/2"], ["error"]])
+    assert "too few bars" in printed()
+
+
+def test_no_runs_are_refused():
+    with pytest.raises(DataError, match="no runs"):
+        terminal.show_runs(pd.DataFrame())
+
+
+# what identifies a prediction
+
+
+def cfg_with(**changes):
+    data = {"path": "a.csv", "start": None, "calendar": "XNYS", "columns": {"close": "c"}}
+    rest = {"as_of": None, "explain_rows": True}
+    data |= {k: v for k, v in changes.items() if k in data}
+    rest |= {k: v for k, v in changes.items() if k in rest}
+    return OmegaConf.create({"data": data, "root": "x", **rest})
+
+
+def test_where_bars_lie_does_not_change_what_a_signal_is():
+    same = terminal.config_digest(cfg_with())
+    assert terminal.config_digest(cfg_with(path="b.csv", start="2020-01-01")) == same
+    for change in ({"calendar": "XLON"}, {"as_of": "2022-01-01"}, {"explain_rows": False}):
+        assert terminal.config_digest(cfg_with(**change)) != same
+    explaining = OmegaConf.create({"data": cfg_with().data})  # the command that has no such keys
+    assert terminal.config_digest(explaining) == same
+
+
+def test_steps_are_named_as_they_are_taken(capsys):
+    with terminal.steps() as step:
+        step("one thing")
+        step("another")
+    assert "one thing" in capsys.readouterr().err
+    with terminal.steps(quiet=True) as step:
+        step("unheard")
+    with terminal.steps():
+        pass
+    assert "unheard" not in capsys.readouterr().err
+
+
+def test_the_machine_is_described_for_the_record():
+    facts = terminal.machine()
+    assert pd.Timestamp(facts["made"]).tz is not None
+    assert json.dumps(facts)
+
+
+def test_a_path_is_shown_from_here_where_it_lies_below(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert terminal.relative(tmp_path / "a" / "b") == "a/b"
+    assert terminal.relative(tmp_path.parent) == str(tmp_path.parent)
