@@ -16,9 +16,7 @@ demo: setup
 	@echo "open demo.html"
 
 test: dev lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report= --cov-append --durations=15
-	$(BIN)/coverage combine -q --append || true
-	$(BIN)/coverage report --fail-under=90 --skip-covered
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 --cov --cov-report=term --cov-fail-under=90
 
 lint: dev
 	$(BIN)/ruff check .

@@ -47,7 +47,7 @@ class PurgedWalkForward:
                 code="SV-F18",
                 cure=f"bring more history, or lower folds.n_folds={self.n_folds}",
             )
-        return bars[np.concatenate([[0], starts])]
+        return pd.DatetimeIndex(bars[np.concatenate([[0], starts])])
 
     def split(
         self, y: pd.DataFrame, edges: pd.DatetimeIndex | None = None
