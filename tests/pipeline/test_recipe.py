@@ -151,7 +151,7 @@ def test_instantiate_takes_what_yaml_cannot_hold():
         until,
         PurgedWalkForward,
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_written_down_is_built_again(thing):
     again = through_json(thing)
@@ -198,7 +198,7 @@ def test_a_partial_keeps_function_and_settings():
 @pytest.mark.parametrize(
     "thing",
     [lambda close: close, Outsider(), print, object(), b"bytes", {"a": {1, 2}}],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_an_artifact_cannot_hold_is_refused_when_written(thing):
     with pytest.raises(ConfigError, match="cannot be written") as refused:
@@ -233,7 +233,7 @@ def test_a_poisoned_recipe_builds_nothing(kind, dotted):
         {"@nothing": 3},
         {"_target_": "os.system", "@": 1},
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_recipe_of_another_shape_is_a_damaged_artifact(recipe):
     with pytest.raises(ArtifactError):
