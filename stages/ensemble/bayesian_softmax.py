@@ -25,13 +25,14 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         Class whose logit is 0; the first one by default.
     tau : float > 0, optional
         Prior variance of each coefficient; None averages over 1e-6 ... 10 by evidence.
-    prior_mean : array-like of shape (K - 1, n_features), optional
-        Second guess at the coefficients, beside 0; the posterior averages over the two by
+    prior_mean : array-like of shape (K - 1, n_features) or (G, K - 1, n_features), optional
+        Further guesses at the coefficients, beside 0; the posterior averages over all of them by
         evidence. Classes ascend, without the reference.
     intercept_variance : float > 0, optional
         Prior variance of the intercepts about 0; the default, 9, leaves any base rate open. None
-        gives them the variance of the coefficients, about 0 beside a given `prior_mean` and
-        about the base rate beside 0: for features that hold a base rate already.
+        gives them the variance of the coefficients, about 0 beside a given `prior_mean`, and
+        beside 0 about the share of the reference, the rest in equal parts: for features that
+        hold a base rate already.
     forget : float in (0, 1], default=1.0
         Each `partial_fit` first divides the posterior covariance by this, nowhere beyond the
         prior; 1 forgets nothing.
@@ -195,14 +196,17 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
     def _prior_means(self, features: int, hits: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
         zero = np.zeros((len(self.classes_) - 1, features + 1))
         if self.intercept_variance is None:
-            share = np.maximum(weight @ hits / weight.sum(), 1e-6)
-            zero[:, -1] = np.log(share / max(1 - share.sum(), 1e-6))
+            # in equal parts: a small variance about the shares of the sample would take which of
+            # the others led in it for known
+            rest = np.clip(weight @ hits.sum(axis=1) / weight.sum(), 1e-6, 1 - 1e-6)
+            zero[:, -1] = np.log(rest / len(zero) / (1 - rest))
         if self.prior_mean is None:
             return [zero]
         given = np.asarray(self.prior_mean, dtype="float64")
-        if given.shape != (len(zero), features):
+        if given.shape[-2:] != (len(zero), features) or given.ndim not in (2, 3):
             raise ValueError(f"prior_mean has shape {given.shape}, not {(len(zero), features)}")
-        return [zero, np.column_stack([given, np.zeros(len(zero))])]
+        guesses = given.reshape(-1, len(zero), features)
+        return [zero, *(np.column_stack([guess, np.zeros(len(zero))]) for guess in guesses)]
 
 
 def _averaged(beliefs: list[Posterior]) -> tuple[np.ndarray, np.ndarray]:

@@ -50,8 +50,9 @@ class BayesianStacker:
 
     Notes
     -----
-    The prior mean is either 0 or the equal-weight vote of the members, whichever the evidence
-    prefers. A context that is NaN counts as its training mean.
+    The prior mean is 0, the equal-weight vote of the members, or their vote on hold alone: the
+    posterior averages over them by evidence. Members that foresee how much a market moves need
+    not foresee which way. A context that is NaN counts as its training mean.
 
     References
     ----------
@@ -93,7 +94,7 @@ class BayesianStacker:
         self._choose_contexts(rows)
         phi = self._design(self.logits_.read(rows), self._contexts(rows))
         self.design_effect_ = design_effect(y)
-        model = self._softmax(self._vote(phi.shape[1]))
+        model = self._softmax(self._votes(phi.shape[1]))
         self.model_ = model.fit(phi, y["side"].to_numpy(), self._weight(y))
         return self
 
@@ -208,11 +209,11 @@ class BayesianStacker:
         self.model_ = model
         return self
 
-    def _softmax(self, vote: np.ndarray | None = None) -> BayesianSoftmax:
+    def _softmax(self, votes: np.ndarray | None = None) -> BayesianSoftmax:
         # the members hold the base rate already; a free intercept would learn which way the
         # market went while they were out of fold, and carry that into the next market
         return BayesianSoftmax(
-            reference=0, tau=self.tau, prior_mean=vote, intercept_variance=None, forget=self.forget
+            reference=0, tau=self.tau, prior_mean=votes, intercept_variance=None, forget=self.forget
         )
 
     def _weight(self, y: pd.DataFrame) -> np.ndarray:
@@ -256,13 +257,16 @@ class BayesianStacker:
         ]
         return np.column_stack([said.z, contexts, *turned])
 
-    def _vote(self, features: int) -> np.ndarray:
-        """Coefficients of the members' equal vote: (2, d)."""
+    def _votes(self, features: int) -> np.ndarray:
+        """Coefficients of the members' equal vote, on all sides and on hold alone: (2, 2, d)."""
         columns = len(self.logits_.columns_)
-        vote = np.zeros((2, features))
+        votes = np.zeros((2, 2, features))
         for side in (0, 1):
-            vote[side, side:columns:2] = 2 / columns
-        return vote
+            votes[0, side, side:columns:2] = 2 / columns
+        # volatility clusters, so hold is foreseen: without this guess that evidence would vouch
+        # for the direction as well
+        votes[1, :, :columns] = 1 / columns
+        return votes
 
 
 def design_effect(y: pd.DataFrame, block: int = BLOCK) -> float:

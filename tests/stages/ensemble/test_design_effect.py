@@ -240,3 +240,33 @@ def test_much_evidence_leaves_one_prior():
     chosen = BayesianSoftmax(tau=model.tau_).fit(X, y)
     np.testing.assert_allclose(model.mean_, chosen.mean_, atol=0.02)
     np.testing.assert_allclose(model.covariance_, chosen.covariance_, rtol=0.05, atol=1e-5)
+
+
+def test_which_side_led_in_the_sample_is_not_taken_for_known():
+    """A tiny prior variance about the shares of the sample would be sure of a lucky lead."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 2))
+    y = np.repeat([-1, 0, 1], [34, 40, 46])  # 0.30 in log-odds, with a standard error of 0.23
+    model = BayesianSoftmax(reference=0, intercept_variance=None).fit(X, y)
+    mu, S = model.posterior(np.zeros((1, 2)))
+    margin = mu[0, 1] - mu[0, 0]
+    sd = np.sqrt(S[0, 0, 0] + S[0, 1, 1] - 2 * S[0, 0, 1])
+    assert abs(margin) < 0.84 * sd  # less sure than 0.8
+    assert model.predict_proba(np.zeros((1, 2)))[0, 1] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_members_that_foresee_hold_are_not_trusted_with_the_direction():
+    """Volatility clusters: the evidence of the equal vote is then good, and all of it for hold."""
+    sure = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        y = table(drawn(seed, 300, 4))
+        calm = 1.5 * (y["side"] == 0) + rng.normal(size=len(y))  # tells of hold
+        lean = 0.3 * rng.normal(size=len(y))  # tells nothing
+        shift = 1.125 - 1.5 * calm  # the exact log-odds of either side against hold
+        z = {"filter.a.z_sell": shift - lean, "filter.a.z_buy": shift + lean}
+        panel = pd.DataFrame(z, y.index)
+        said = BayesianStacker().fit(panel, y).predict(panel)
+        assert said["p_hold"].corr(y["side"] == 0) > 0.3
+        sure.append((said["margin"].abs() > 0.84 * said["margin_sd"]).mean())
+    assert np.mean(sure) < 0.15
