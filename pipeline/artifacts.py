@@ -114,10 +114,12 @@ def read(folder: Path | str, digest: str | None = None) -> Artifact:
     Raises
     ------
     ArtifactError
-        SV-F29 for anything missing, added, changed or of another kind than a plain file; SV-F35
-        for a library of another major version.
+        SV-X410 where there is no model; SV-F29 for anything missing, added, changed or of another
+        kind than a plain file; SV-F35 for a library of another major version.
     """
     folder = Path(folder)
+    if not (folder / MANIFEST).exists() and not (folder / SEAL).exists():
+        raise _no_model(folder)
     manifest = _read_file(folder, MANIFEST, MANIFEST_LIMIT)
     found = _sha256(manifest)
     if _read_file(folder, SEAL, MANIFEST_LIMIT) != _seal(found):
@@ -174,7 +176,7 @@ def find(root: Path | str, digest: str) -> Path:
     """Folder below `root` whose manifest hashes to `digest`; not yet verified further."""
     root = Path(root)
     if not DIGEST.fullmatch(digest):
-        raise _damaged(root, f"{digest[:80]!r} is no digest")
+        raise _damaged(root, f"{digest[:80]!r} is no digest, so it names no model")
     for pattern in (f"models/{digest[:16]}*", "models/*", "**"):  # the usual places first
         for path in sorted(root.glob(f"{pattern}/{MANIFEST}")):
             if _digest_in(path.parent) == digest:
@@ -296,6 +298,18 @@ def _sha256(data: bytes) -> str:
 
 def _seal(digest: str) -> bytes:
     return f"{digest}  {MANIFEST}\n".encode("ascii")
+
+
+def _no_model(folder: Path) -> ArtifactError:
+    is_root = (folder / CHAMPION).is_file()
+    return ArtifactError(
+        f"there is no model at {folder}",
+        code="SV-X410",
+        where=f"no {MANIFEST} in it" if folder.is_dir() else "no such folder",
+        cure=f"root={folder} takes the champion of this root"
+        if is_root
+        else "name a folder of a model, such as sieve_runs/models/NAME, or leave `model` out",
+    )
 
 
 def _damaged(folder: Path, what: str) -> ArtifactError:

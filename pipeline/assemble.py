@@ -71,6 +71,37 @@ def instant(cfg: DictConfig, name: str) -> pd.Timestamp | None:
     return (time.tz_localize("UTC") if time.tz is None else time.tz_convert("UTC")).as_unit("us")
 
 
+def flag(cfg: DictConfig, name: str) -> bool:
+    """What ``cfg.name`` says, true or false; a text would count as true without a word.
+
+    Raises
+    ------
+    ConfigError
+        SV-F33 for anything else.
+    """
+    if isinstance(cfg[name], bool):
+        return bool(cfg[name])
+    raise ConfigError(
+        f"{name}={cfg[name]} is neither true nor false",
+        code="SV-F33",
+        where=f"key {name}",
+        cure=f"{name}=true or {name}=false",
+    )
+
+
+def count(cfg: DictConfig, name: str, least: int) -> int:
+    """The whole number ``cfg.name``, at least `least`; ConfigError SV-F33 for anything else."""
+    value = cfg[name]
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    raise ConfigError(
+        f"{name}={value} is no whole number of at least {least}",
+        code="SV-F33",
+        where=f"key {name}",
+        cure=f"{name}={max(least, 10)}",
+    )
+
+
 def load_model(cfg: DictConfig) -> "SignalPipeline":
     """The model at ``cfg.model``, or the champion of ``cfg.root``; verified before it is built."""
     from pipeline.signal_pipeline import SignalPipeline

@@ -20,9 +20,11 @@ def main(cfg: "DictConfig") -> None:
 
         terminal.show_runs(read_runs(Path(cfg.runs)), as_json=cfg.json)
         return
-    from pipeline.assemble import instant, load_model, load_source
-    from pipeline.evaluation import evaluated, judge, later_rows
+    from pipeline.assemble import count, instant, load_model, load_source
+    from pipeline.evaluation import judge
+    from pipeline.unseen import evaluated, later_rows
 
+    resamples = count(cfg, "bootstrap", 2)
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
         pipeline = load_model(cfg)
@@ -33,7 +35,7 @@ def main(cfg: "DictConfig") -> None:
         y, at = later_rows(pipeline, source, instant(cfg, "since"))
         rows = evaluated(pipeline, source.bars, at)
         part = f"since {at.get_level_values('time').min():%Y-%m-%d}"
-        result = judge(pipeline, rows, y, source, part=part, resamples=cfg.bootstrap, seed=cfg.seed)
+        result = judge(pipeline, rows, y, source, part=part, resamples=resamples, seed=cfg.seed)
         if cfg.predictions:
             result.write(Path(cfg.predictions))
     terminal.show_evaluation(result, as_json=cfg.json)

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 @entry("explain_signal")
 def main(cfg: "DictConfig") -> None:
     """Show the contributions to the margin of one row, and how it moved through the stages."""
-    from pipeline.assemble import instant, load_model, load_source
+    from pipeline.assemble import count, instant, load_model, load_source
     from pipeline.report import terminal
     from pipeline.signals import choose_rows, to_signals
 
+    top = count(cfg, "top", 1)
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
         pipeline = load_model(cfg)
@@ -31,7 +32,7 @@ def main(cfg: "DictConfig") -> None:
         terminal.show_json([terminal.record(s, cfg) for s in signals])
         return
     for signal in signals:
-        terminal.show_reasons(signal, cfg.top)
+        terminal.show_reasons(signal, top)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from pipeline.nearest import nearest
 from pipeline.recipe import allowed
 from stages.base import ConfigError, SieveError, StoreError
 
@@ -29,12 +30,6 @@ def as_json(error: SieveError) -> dict[str, str | int]:
         "cure": error.cure,
         "exit_code": error.exit_code,
     }
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """``did you mean …`` for a misspelt name, else an empty text."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else ""
 
 
 def usage(fault: BaseException) -> SieveError | None:
@@ -134,6 +129,8 @@ def _unbuilt(fault: BaseException, root: BaseException, folder: Path) -> SieveEr
     if not (isinstance(root, InstantiationException) or _blames_values(root, target)):
         return _internal(root, folder)
     what, cure = str(root).split("\n")[0][:400], f"change the values of {key or target}"
+    if "not supported between instances of" in what:
+        what = f"{key or target} holds a text where a number belongs ({what})"
     refused = _found(r"unexpected keyword argument '(\w+)'", str(root))
     if refused:
         key = ".".join(filter(None, [key, refused]))

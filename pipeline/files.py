@@ -87,5 +87,5 @@ def storing(path: Path | str) -> Iterator[None]:
             code="SV-F34",
             where=str(Path(path).parent),
             why="nothing was replaced: what was stored before is intact",
-            cure="free space, or name a folder you may write with root=PATH",
+            cure="free space, or name another place: root, output, report, predictions=PATH",
         ) from error

@@ -13,7 +13,7 @@ def main(cfg: "DictConfig") -> None:
     """Load the model, predict the newest bar of each asset (or all), write, show."""
     from pathlib import Path
 
-    from pipeline.assemble import instant, load_model, load_source
+    from pipeline.assemble import flag, instant, load_model, load_source
     from pipeline.lock import lock
     from pipeline.report import terminal
     from pipeline.signals_io import record_suffix, write_signals
@@ -26,6 +26,7 @@ def main(cfg: "DictConfig") -> None:
             where="key rows",
             cure="rows=newest or rows=all",
         )
+    reasons = flag(cfg, "explain_rows")
     as_of = instant(cfg, "as_of")
     if cfg.output:
         record_suffix(Path(cfg.output))
@@ -36,7 +37,7 @@ def main(cfg: "DictConfig") -> None:
         source = load_source(cfg)
         terminal.say_source(source)
         step("predicting")
-        signals = pipeline.signals(source.bars, cfg.rows == "newest", as_of, cfg.explain_rows)
+        signals = pipeline.signals(source.bars, cfg.rows == "newest", as_of, reasons)
         if cfg.output:
             with lock(cfg.root, wait=60):
                 write_signals(Path(cfg.output), signals, terminal.config_digest(cfg))

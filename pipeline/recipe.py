@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from numbers import Integral, Real
 from types import FunctionType, ModuleType
 from typing import Any
 
+from pipeline.nearest import nearest
 from stages.base import ArtifactError, ConfigError, SieveError
 
 HOUSES = ("stages", "pipeline")
@@ -269,9 +269,8 @@ def _within(parts: list[str], refusal: type[SieveError]) -> tuple[Any, tuple[str
         known = [name for name in dir(found) if _is_public(name)]
         found = getattr(found, part, None)
         if found is None or isinstance(found, ModuleType):
-            close = get_close_matches(part, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise _refused(f"{'.'.join(parts)!r} is not defined there{hint}", refusal)
+            hint = "; ".join(filter(None, ["is not defined there", nearest(part, known)]))
+            raise _refused(f"{'.'.join(parts)!r} {hint}", refusal)
     return found, (module.__name__, ".".join(rest))
 
 

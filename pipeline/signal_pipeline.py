@@ -12,6 +12,8 @@ import pandas as pd
 from pipeline import artifacts, recipe
 from pipeline.content import content, restore
 from pipeline.data.instruments import Instruments
+from pipeline.evaluable import abstain, none_evaluable, obstacles, outdated, too_short
+from pipeline.matured import known, newest_rows, refuse_open_horizons
 from pipeline.signals import Signals, expiries, to_signals
 from stages.base import ConfigError, DataError, Explanation, State, fitted
 from stages.ensemble.decide import Decide
@@ -21,11 +23,8 @@ from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
 from stages.labels import Given
 from stages.online.replay import ReplayBuffer
-from stages.panel import age, check_labels, check_panel, last_rows, named, until
+from stages.panel import age, check_labels, check_panel, last_rows, stretch, until
 from stages.stack import Stack, pass_forward
-
-ODDS = ("p_sell", "p_hold", "p_buy")
-MEASURES = (*ODDS, "epistemic", "aleatoric", "margin", "margin_sd", "certainty")
 
 log = logging.getLogger(__name__)
 
@@ -126,13 +125,14 @@ class SignalPipeline:
         """
         check_panel(bars)
         self.features_ = replace(self.features).fit(bars)
-        self.labels_ = self._labeler(bars, y)
         self.step_ = _median_step(bars)
+        self._refuse_short(bars)
+        self.labels_ = self._labeler(bars, y)
         panel = self.panel(bars)
         y = check_labels(self.labels_.label(bars) if y is None else y)
         y = y[panel["ready"].reindex(y.index, fill_value=False).to_numpy()]
         if y.empty:
-            raise self._too_short(bars)
+            raise self._unlabelled(bars, panel)
         log.info("%d labelled rows of %d assets", len(y), len(y.index.unique("asset")))
         template = Stack(self.filter, self.refiner, self.ensemble)
         passed = pass_forward(template, panel, y, self.folds, self.decide)
@@ -141,7 +141,7 @@ class SignalPipeline:
         references = self.explainer.choose(self.stack_, panel, self.window)
         self.references_ = references.astype("float32")  # as they are stored
         self.replay_ = replace(self.replay).add(passed.panel, passed.matured)
-        self.learned_until_, self.learned_rows_ = y["end"].max(), _newest(y)
+        self.learned_until_, self.learned_rows_ = y["end"].max(), newest_rows(y)
         self.evaluation_: dict[str, Any] | None = None  # of another training, if any
         return self
 
@@ -162,19 +162,23 @@ class SignalPipeline:
         Raises
         ------
         DataError
-            When no asset has the history that `warmup` asks for; names each and what it lacks.
+            SV-F18 when no asset has the history that `warmup` asks for (names each), or when
+            all rows that have it lack inputs or the rest of the universe.
         """
-        panel = self.panel(check_panel(bars))
+        self._refuse_short(check_panel(bars))
+        panel = self.panel(bars)
+        why = self._obstacles(panel, bars)
         if not panel["ready"].any():
-            raise self._too_short(bars)
-        missing = self._abstentions(panel, as_of)
+            raise none_evaluable(why)
+        last = last_rows(panel)
+        why = outdated(why, expiries(last, self.instruments, self.labels.span, self.step_), as_of)
         if newest:
             panel = panel.groupby(level="asset", sort=False).tail(self.window)
         panel = fitted(self, "stack_").predict(panel)
         if newest:
-            panel, missing = last_rows(panel), last_rows(missing.to_frame())["why"]
+            panel = last_rows(panel)
         panel = panel.assign(**self.decide.decide(panel))
-        return _abstained(panel, missing.loc[panel.index])
+        return abstain(panel, why.loc[panel.index])
 
     def signals(
         self,
@@ -197,7 +201,7 @@ class SignalPipeline:
         DataError
             SV-F18 for a row that is not in `bars`, or lacks the history to be evaluated.
         """
-        panel = self._stretch(self.panel(check_panel(bars)), rows)
+        panel = stretch(self.panel(check_panel(bars)), rows, self.window)
         panel = fitted(self, "stack_").predict(panel)
         silent = panel.loc[rows, "margin"].isna().to_numpy()
         if silent.any():
@@ -234,16 +238,15 @@ class SignalPipeline:
         """
         panel = self.panel(check_panel(bars))
         y = check_labels(fitted(self, "labels_").label(bars) if y is None else y)
-        _refuse_open_horizons(y, bars.index.get_level_values("time").max())
-        # not by label end: a barrier touched early matures before rows that were learnt long ago
-        new = y[~self._known(y.index)]
+        refuse_open_horizons(y, bars.index.get_level_values("time").max())
+        new = y[~known(y.index, self.learned_rows_)]
         ready = new[panel["ready"].reindex(new.index, fill_value=False).to_numpy()]
         if len(ready):
-            panel = self.stack_.predict(self._stretch(panel, ready.index))
+            panel = self.stack_.predict(stretch(panel, ready.index, self.window))
             self.stack_.ensemble.update(panel, ready)
             self.replay_.add(panel, ready)
             self.learned_until_ = max(self.learned_until_, ready["end"].max())
-            self.learned_rows_ |= _newest(ready)
+            self.learned_rows_ |= newest_rows(ready)
         counts = {"learned": ready, "known": y.drop(new.index), "incomplete": new.drop(ready.index)}
         return {name: len(rows) for name, rows in counts.items()}
 
@@ -274,14 +277,8 @@ class SignalPipeline:
 
     def panel(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Bars with their inputs, the return at stake, its cost, and which rows are evaluable."""
-        features = fitted(self, "features_")
-        panel = features.build(bars)
-        lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
-        extra = {
-            "ready": features.ready(bars)
-            & (age(bars) >= self.warmup - 1)
-            & (lacking <= self.max_missing)
-        }
+        panel = fitted(self, "features_").build(bars)
+        extra = {"ready": (self._obstacles(panel, bars) == "").to_numpy()}
         scale = self.labels_.scale(bars)
         if scale is not None:
             classes = self.instruments.classes(bars.index.get_level_values("asset"))
@@ -313,81 +310,23 @@ class SignalPipeline:
         first = times[max(int(self.folds.first * len(times)) - 1, 0)]
         return replace(self.labels).fit(until(bars, first))
 
-    def _known(self, rows: pd.Index) -> np.ndarray:
-        assets, times = (rows.get_level_values(level) for level in ("asset", "time"))
-        newest = pd.Series(self.learned_rows_)
-        last = newest.reindex(assets).fillna(newest.max())
-        return np.asarray(times <= pd.DatetimeIndex(last))
+    def _obstacles(self, panel: pd.DataFrame, bars: pd.DataFrame) -> pd.Series:
+        return obstacles(panel, self.features_.ready(bars), self.warmup, self.max_missing)
 
-    def _stretch(self, panel: pd.DataFrame, rows: pd.Index) -> pd.DataFrame:
-        """The part of each asset of `rows` that their windows cover, and no more."""
-        at = panel.index.get_indexer(rows)
-        if (at < 0).any():
-            asset, time = rows[int((at < 0).argmax())]
-            raise DataError(
-                f"{asset} has no bar at {time}", code="SV-F18", cure="ask for a bar in the data"
-            )
-        keep = np.zeros(len(panel) + 1, dtype=int)
-        start = np.maximum(at - self.window + 1, at - age(panel)[at])
-        np.add.at(keep, start, 1)
-        np.add.at(keep, at + 1, -1)
-        return panel[keep[:-1].cumsum() > 0]
+    def _refuse_short(self, bars: pd.DataFrame) -> None:
+        if not (age(bars) >= self.warmup - 1).any():
+            raise too_short(bars, self.warmup, self.window)
 
-    def _abstentions(self, panel: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.Series:
-        """Why each row is not evaluable, in words; empty where it is."""
-        why: Any = pd.Series("", panel.index, dtype=object, name="why")
-        lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
-        short = self.warmup - 1 - age(panel)
-        out = ~panel["ready"].to_numpy()
-        why[out] = "universe: too few of the trained assets are there"
-        gaps = out & (lacking > self.max_missing)
-        why[gaps] = [f"inputs: {x:.0%} missing > {self.max_missing:.0%}" for x in lacking[gaps]]
-        why[short > 0] = [f"history: {n} bars missing" for n in short[short > 0]]
-        newest = panel.index.get_level_values("time").max() if as_of is None else as_of
-        last = last_rows(panel)
-        expires = expiries(last, self.instruments, self.labels.span, self.step_)
-        for row, end in zip(last.index, expires, strict=True):
-            if end < newest:
-                why[row] = f"stale: expired {end:%Y-%m-%d %H:%M} UTC"
-        return why
-
-    def _too_short(self, bars: pd.DataFrame) -> DataError:
-        counts = bars.groupby(level="asset", sort=False).size()
-        named_first = ", ".join(f"{a} {n}" for a, n in counts.items() if n < self.warmup)[:300]
+    def _unlabelled(self, bars: pd.DataFrame, panel: pd.DataFrame) -> DataError:
+        if not panel["ready"].any():
+            return none_evaluable(self._obstacles(panel, bars))
         return DataError(
-            f"no asset has the {self.warmup} bars of history that this model needs",
+            "no evaluable row has a label",
             code="SV-F18",
-            where=f"bars found: {named_first}" if named_first else "every row lacks inputs",
-            why=f"features look back {self.features_.warmup} bars, the refiner {self.window}",
-            cure=f"bring at least {self.warmup} bars of each asset, up to and with the newest",
+            where=f"{int(panel['ready'].sum())} evaluable rows of {len(panel)}",
+            why=f"a row needs {self.warmup} bars up to it, and its label's bars after it",
+            cure=f"bring more than {self.warmup + self.labels.span} bars of each asset",
         )
-
-
-def _newest(y: pd.DataFrame) -> dict[str, pd.Timestamp]:
-    return {str(asset): time for asset, time in last_rows(y).index}
-
-
-def _refuse_open_horizons(y: pd.DataFrame, newest: pd.Timestamp) -> None:
-    still_open = (y["end"] > newest).to_numpy()
-    if still_open.any():
-        asset, time = y.index[int(still_open.argmax())]
-        raise DataError(
-            f"the label of {asset} at {time} ends after the newest bar, {newest}",
-            code="SV-F25",
-            where=f"{int(still_open.sum())} of {len(y)} labels",
-            why="an open horizon has no outcome yet",
-            cure="leave these labels out until their end has passed, or bring newer bars",
-        )
-
-
-def _abstained(panel: pd.DataFrame, missing: pd.Series) -> pd.DataFrame:
-    """Blank the odds of rows that are not evaluable: an abstention is no opinion."""
-    said = (missing != "").to_numpy()
-    out = said | (panel["status"] == "abstain").to_numpy()
-    blank = {name: panel[name].mask(out) for name in (*MEASURES, "side", "strength")}
-    why = [(m,) if s else w for m, s, w in zip(missing, said, panel["why_not"], strict=True)]
-    status = panel["status"].mask(out, "abstain")
-    return panel.assign(**blank, status=status, why_not=pd.Series(why, panel.index, dtype=object))
 
 
 def _median_step(bars: pd.DataFrame) -> pd.Timedelta:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.data.calendar import sessions_after
 from pipeline.data.instruments import Instruments
+from pipeline.nearest import nearest
 from stages.base import DataError, Explanation
 from stages.panel import named
 from stages.signal import SIDE_TEXT, Reasons, Signal
@@ -101,24 +102,21 @@ def choose_rows(panel: pd.DataFrame, asset: str | None, time: pd.Timestamp | Non
     DataError
         SV-F18 when there is no such row.
     """
-    assets, times = (panel.index.get_level_values(n) for n in ("asset", "time"))
-    keep = np.ones(len(panel), dtype=bool)
     if asset is not None:
-        keep &= np.asarray(assets == asset)
-    if time is not None:
-        day = pd.DatetimeIndex(times).tz_localize(None).normalize()
-        if "session" in panel and panel["session"].notna().all():
-            day = pd.DatetimeIndex(panel["session"])
-        whole = time == time.normalize()
-        keep &= np.asarray(day == time.tz_localize(None) if whole else times == time)
+        mine = panel.index.get_level_values("asset") == asset
+        if not mine.any():
+            raise _no_asset(asset, panel.index)
+        panel = panel[mine]
+    if time is None:
+        return panel
+    times = pd.DatetimeIndex(panel.index.get_level_values("time"))
+    day = times.tz_localize(None).normalize()
+    if "session" in panel and panel["session"].notna().all():
+        day = pd.DatetimeIndex(panel["session"])
+    whole = time == time.normalize()
+    keep = np.asarray(day == time.tz_localize(None) if whole else times == time)
     if not keep.any():
-        raise DataError(
-            f"no bar of asset={asset} at time={time}",
-            code="SV-F18",
-            where=f"assets {sorted(set(assets))[:20]}, "
-            f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
-            cure="ask for an asset and a date in the data",
-        )
+        raise _no_bar(asset, time, times, day)
     return panel[keep]
 
 
@@ -205,6 +203,30 @@ def _prices(row: Mapping[str, Any]) -> dict[str, float]:
     if row["status"] in ("fired", "unproven") and np.isfinite(scale):
         prices |= {"target": close * (1 + side * scale), "stop": close * (1 - side * scale)}
     return prices
+
+
+def _no_asset(asset: str, rows: pd.Index) -> DataError:
+    times, assets = rows.get_level_values("time"), sorted(set(rows.get_level_values("asset")))
+    return DataError(
+        f"no bar of asset={asset}",
+        code="SV-F18",
+        where=f"{len(assets)} assets, {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}: "
+        f"{', '.join(assets[:20])}",
+        cure=nearest(asset, assets) or "ask for an asset in the data",
+    )
+
+
+def _no_bar(
+    asset: str | None, time: pd.Timestamp, times: pd.DatetimeIndex, days: pd.DatetimeIndex
+) -> DataError:
+    close_by = days[int(np.abs(times - time).argmin())]
+    return DataError(
+        f"no bar of {'any asset' if asset is None else asset} at time={time:%Y-%m-%d %H:%M} UTC",
+        code="SV-F18",
+        where=f"bars from {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
+        why="no session then, or its bar is missing",
+        cure=f"time={close_by:%Y-%m-%d} is the nearest",
+    )
 
 
 def _session(row: Mapping[str, Any]) -> str | None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from pipeline.files import json_bytes, write_atomic
 from pipeline.versions import versions
+from stages.base import StoreError
 
 CONFIG, METRICS, COMMAND, RUN, ERROR = (
     "config.yaml",
@@ -77,10 +79,15 @@ def read_runs(folder: Path | str) -> pd.DataFrame:
         Index `run` (path below `folder`). Columns: those of ``run.json``, settings in which the
         runs differ (``config.seed`` …), figures (``metrics.…``), and ``error`` with the code and
         text of a job that failed.
+
+    Raises
+    ------
+    StoreError
+        SV-X522 for a run whose files cannot be read.
     """
     folder = Path(folder)
     found = sorted({path.parent for name in (RUN, ERROR) for path in folder.rglob(name)})
-    rows = {str(path.relative_to(folder)): _read_run(path) for path in found}
+    rows = {str(path.relative_to(folder)): _whole_run(path) for path in found}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
     same = [
         name
@@ -109,6 +116,19 @@ def _git(folder: Path, *words: str) -> str:
         ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
     )
     return done.stdout.strip()
+
+
+def _whole_run(folder: Path) -> dict[str, Any]:
+    try:
+        return _read_run(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError) as error:
+        raise StoreError(
+            f"the record of the run {folder.name} cannot be read: {str(error)[:100]}",
+            code="SV-X522",
+            where=str(folder),
+            why="it was cut short, or edited",
+            cure=f"move {folder} away, or repeat the run with the command in its {COMMAND}",
+        ) from error
 
 
 def _read_run(folder: Path) -> dict[str, Any]:

@@ -16,11 +16,13 @@ def main(cfg: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from pipeline import artifacts
-    from pipeline.assemble import assemble, load_source
-    from pipeline.evaluation import judge, unseen_parts
+    from pipeline.assemble import assemble, count, flag, load_source
+    from pipeline.evaluation import judge
     from pipeline.lock import lock
     from pipeline.report import terminal
+    from pipeline.unseen import unseen_parts
 
+    resamples, champion = count(cfg, "bootstrap", 2), flag(cfg, "promote")
     folder = Path(HydraConfig.get().runtime.output_dir)
     with terminal.steps(quiet=cfg.json) as step:
         template, split = assemble(cfg, "pipeline"), assemble(cfg, "split")
@@ -34,7 +36,7 @@ def main(cfg: "DictConfig") -> None:
         for name, pipeline, rows, y in parts:
             step(f"evaluating {name}")
             judged[name] = judge(
-                pipeline, rows, y, source, part=name, resamples=cfg.bootstrap, seed=cfg.seed
+                pipeline, rows, y, source, part=name, resamples=resamples, seed=cfg.seed
             )
         step("storing")
         evaluation = list(judged.values())[-1]
@@ -42,11 +44,11 @@ def main(cfg: "DictConfig") -> None:
         with lock(cfg.root, wait=60):
             facts = terminal.machine() | {"data": source.digest}
             model = pipeline.save(Path(cfg.root) / "models", facts)
-            if cfg.promote:
+            if champion:
                 artifacts.promote(cfg.root, pipeline.digest)
-        if cfg.predictions:
+        record(folder, cfg, judged, pipeline.digest, source.digest, command_line())
+        if cfg.predictions:  # last: a disk that refuses it must not cost the record of the run
             evaluation.write(Path(cfg.predictions))
-    record(folder, cfg, judged, pipeline.digest, source.digest, command_line())
     terminal.show_training(judged, model, folder, source.survivors, cfg.json)
 
 

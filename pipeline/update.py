@@ -14,10 +14,11 @@ def main(cfg: "DictConfig") -> None:
     from pathlib import Path
 
     from pipeline import artifacts
-    from pipeline.assemble import load_model, load_source
+    from pipeline.assemble import flag, load_model, load_source
     from pipeline.lock import lock
     from pipeline.report import terminal
 
+    champion = flag(cfg, "promote")
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
         pipeline = load_model(cfg)
@@ -31,7 +32,7 @@ def main(cfg: "DictConfig") -> None:
         with lock(cfg.root, wait=60):
             facts = terminal.machine() | {"parent": parent, "data": source.digest, **counts}
             model = pipeline.save(Path(cfg.root) / "models", facts)
-            if cfg.promote:
+            if champion:
                 artifacts.promote(cfg.root, pipeline.digest)
     result = {"model": str(model), "parent": parent, **counts}
     if cfg.json:

@@ -172,6 +172,26 @@ def windows(
     return panel[list(columns)].iloc[at].set_axis(index)
 
 
+def stretch(panel: pd.DataFrame, rows: pd.Index, length: int) -> pd.DataFrame:
+    """The part of `panel` that windows of `length` bars which end at `rows` cover, and no more.
+
+    Raises
+    ------
+    DataError
+        SV-F18 for a row that the panel does not hold.
+    """
+    at = panel.index.get_indexer(rows)
+    if (at < 0).any():
+        asset, time = rows[int((at < 0).argmax())]
+        raise DataError(
+            f"{asset} has no bar at {time}", code="SV-F18", cure="ask for a bar in the data"
+        )
+    opens = np.zeros(len(panel) + 1, dtype=int)  # windows that begin here, less those that ended
+    np.add.at(opens, np.maximum(at - length + 1, at - age(panel)[at]), 1)
+    np.add.at(opens, at + 1, -1)
+    return panel[opens[:-1].cumsum() > 0]
+
+
 def last_rows(panel: pd.DataFrame) -> pd.DataFrame:
     """The newest row of each asset."""
     return panel.iloc[asset_starts(panel)[1:] - 1]

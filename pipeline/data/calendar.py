@@ -8,7 +8,7 @@ import pandas as pd
 from exchange_calendars.calendar_helpers import Date
 from exchange_calendars.errors import InvalidCalendarName
 
-from pipeline.data.nearest import nearest
+from pipeline.nearest import nearest
 from stages.base import ConfigError, DataError
 
 INSIDE = ("2020-01-01", "2020-12-31")  # a year that every calendar covers

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from pipeline.data.nearest import nearest
+from pipeline.nearest import nearest
 from stages.base import ConfigError, DataError
 
 KEYS = ("asset", "time")
@@ -80,7 +80,10 @@ def take(table: pd.DataFrame, found: Mapping[str, str]) -> pd.DataFrame:
 
 def _missing(missing: list[tuple[str, str]], names: list[str], where: str) -> DataError:
     cures = []
-    for panel_name, wanted in missing:
+    mark = next((mark for mark in ";|" if len(names) == 1 and mark in names[0]), None)
+    if mark:  # the header came as one column
+        cures.append(f"""'data.dialect.separator="{mark}"', with both kinds of quotes""")
+    for panel_name, wanted in missing if mark is None else ():
         alias = next((n for n in names if n.lower() in ALIASES.get(panel_name, ())), None)
         near = nearest(wanted, names)
         if alias:

@@ -78,7 +78,9 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
         raise DataError(
             f"no {' or '.join(suffixes)} file at {path!r}",
             code="SV-F20",
-            cure="check data.path: a file, a folder or a glob",
+            where="key data.path",
+            cure="check data.path: a file, a folder or a glob; data=csv and data=parquet read the "
+            "files of their kind",
         )
     return files
 
@@ -109,7 +111,7 @@ def read_parquet(file: Path, columns: Mapping[str, str | None]) -> pd.DataFrame:
             found = resolve(columns, names, file.name)
             arrow = source.read(columns=list(found.values()))
     except (pa.ArrowException, OSError, EOFError) as fault:
-        raise _unreadable(file, shown(fault), "write the file again") from fault
+        raise _unreadable(file, shown(fault), "write it again; data=csv reads text") from fault
     return take(arrow.to_pandas(ignore_metadata=True), found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data.nearest import nearest
+from pipeline.nearest import nearest
 from stages.base import ConfigError, DataError
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,5 @@
 """The boundary: what a foreign table must pass to become a checked panel of bars."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.data.columns import BAR, FAMILIES
+from pipeline.data.bars import PLACE, adjusted, as_panel, digest, ordered
 from pipeline.data.files import Raw
 from pipeline.data.instruments import Instruments
-from pipeline.data.nearest import nearest
 from pipeline.data.quality import Findings, QualityReport, shown, write_quarantine
 from pipeline.data.refusal import refusal, too_many
 from pipeline.data.rules import (
@@ -26,13 +23,12 @@ from pipeline.data.rules import (
     check_values,
 )
 from pipeline.data.times import Clock
+from pipeline.nearest import nearest
 from stages.base import ConfigError, DataError
-from stages.panel import check_panel
 
 log = logging.getLogger(__name__)
 
 BY_INSTRUMENT = "instruments"  # data.calendar: each asset's own
-PLACE = ("file", "row", "asset", "time", "known", "session")  # columns that are no values
 
 
 @dataclass(frozen=True)
@@ -115,6 +111,7 @@ class Intake:
             raise ValueError(f"need on_bad refuse or quarantine, got {self.on_bad!r}")
         if not 0 <= self.max_refused_share <= 1:
             raise ValueError(f"need max_refused_share in [0, 1], got {self.max_refused_share}")
+        refuse_text(self.assets)
         if self.calendar == BY_INSTRUMENT and self.instruments is None:
             raise ConfigError(
                 "data.calendar=instruments needs the instruments table",
@@ -143,10 +140,11 @@ class Intake:
             raise DataError(
                 f"{name} has no bars",
                 code="SV-F18",
-                where=f"{report.rows_in} rows in, {sum(report.refused.values())} refused",
+                where=f"{len(raw.table)} rows read, {report.rows_in} of the assets and dates asked "
+                f"for, {sum(report.refused.values())} refused",
                 cure="check data.path, data.start, data.end and data.assets",
             )
-        bars = self._with_market(_as_panel(found.table[found.sound]))
+        bars = self._with_market(as_panel(found.table[found.sound]))
         for line in report.lines():
             log.info("%s: %s", name, line)
         return Source(bars, None, None, digest(bars), report, self.survivors, name)
@@ -156,10 +154,7 @@ class Intake:
         if self.assets is None:
             return table
         wanted = [*map(str, self.assets), *([self.market] if self.market else [])]
-        present = table["asset"].dropna().unique()
-        for asset in wanted:
-            if asset not in present:
-                raise _absent(asset, present)
+        refuse_absent(wanted, table["asset"].dropna().unique())
         # a row without an asset stays, to be refused by its place
         return table[table["asset"].isin(wanted) | table["asset"].isna()]
 
@@ -203,7 +198,7 @@ class Intake:
         check_copies(found, codes, values)
         check_values(found, limits, self._may_be_negative(table["asset"]))
         if "adj_close" in values:
-            found.table = _adjusted(found.table)
+            found.table = adjusted(found.table)
         check_jumps(found, limits, codes)
         check_missing(found)
         check_sessions(found, codes, self._calendars(table["asset"]))
@@ -242,59 +237,29 @@ class Intake:
             raise _absent(self.market, asset.unique())
         place = mine.index.get_level_values("time").searchsorted(time, side="right") - 1
         close = np.where(place >= 0, mine.to_numpy()[place], np.nan)
-        bars = _ordered(bars.assign(market=close))
+        bars = ordered(bars.assign(market=close))
         if self.assets is not None and self.market not in self.assets:
             return bars[asset != self.market]
         return bars
 
 
-def digest(bars: pd.DataFrame) -> str:
-    """SHA-256 of index and values; the same for any order of columns and any NaN."""
-    content = hashlib.sha256()
-    assets = bars.index.get_level_values("asset")
-    times = pd.DatetimeIndex(bars.index.get_level_values("time")).as_unit("us")
-    names, counts = np.unique(assets.to_numpy(dtype="str"), return_counts=True)
-    head = {"assets": names.tolist(), "bars": counts.tolist(), "columns": sorted(bars.columns)}
-    content.update(json.dumps(head).encode())
-    content.update(times.asi8.astype("<i8").tobytes())
-    for name in sorted(bars.columns):
-        column = bars[name]
-        if column.dtype.kind == "M":
-            content.update(pd.DatetimeIndex(column).as_unit("us").asi8.astype("<i8").tobytes())
-        else:
-            number = column.to_numpy(dtype="<f8", copy=True)
-            number[np.isnan(number)] = np.nan  # one bit pattern for all NaN
-            content.update((number + 0.0).tobytes())  # and one for both zeros
-    return content.hexdigest()
+def refuse_text(assets: Sequence[str] | None) -> None:
+    """Refuse one text where a list is wanted: its letters would be taken for symbols."""
+    if isinstance(assets, str):
+        raise ConfigError(
+            f"data.assets={assets} is no list",
+            code="SV-F33",
+            where="key data.assets",
+            cure=f"data.assets=[{assets}]",
+        )
 
 
-def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    """Bars scaled by adj_close / close; volume stays, because dividends do not change it."""
-    ratio = table["adj_close"] / table["close"]
-    scaled = {c: table[c] * ratio for c in ("open", "high", "low") if c in table}
-    table = table.assign(**scaled, close=table["adj_close"]).drop(columns="adj_close")
-    # the scaling rounds: it must not lift a close over its own high
-    if "high" in table:
-        table["high"] = table["high"].where(~(table["high"] < table["close"]), table["close"])
-    if "low" in table:
-        table["low"] = table["low"].where(~(table["low"] > table["close"]), table["close"])
-    return table
-
-
-def _as_panel(table: pd.DataFrame) -> pd.DataFrame:
-    values = [c for c in table.columns if c not in PLACE]
-    kinds = {c: "float32" if c.startswith(FAMILIES) else "float64" for c in values}
-    panel = _ordered(table[[*values, "session"]].astype(kinds))
-    panel.index = pd.MultiIndex.from_arrays(
-        [table["asset"].astype("str"), pd.DatetimeIndex(table["known"])], names=["asset", "time"]
-    )
-    return check_panel(panel, ["close"])
-
-
-def _ordered(bars: pd.DataFrame) -> pd.DataFrame:
-    first = [c for c in (*BAR, "market") if c in bars]
-    rest = [c for c in bars.columns if c not in (*first, "session")]
-    return bars[[*first, *rest, "session"]]
+def refuse_absent(wanted: Iterable[str], present: Iterable[str]) -> None:
+    """Refuse the first asset that the data do not hold; DataError SV-F20."""
+    names = set(map(str, present))
+    for asset in wanted:
+        if asset not in names:
+            raise _absent(asset, names)
 
 
 def _absent(asset: str, present: Iterable[str]) -> DataError:

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from pipeline.data.bars import digest
 from pipeline.data.columns import resolve, take
 from pipeline.data.files import CsvReader, Raw, as_dialect, read_files, read_parquet
-from pipeline.data.intake import Intake, Source, digest
+from pipeline.data.intake import Intake, Source, refuse_absent, refuse_text
 from pipeline.data.quality import QualityReport
 from stages.base import DataError
 from stages.panel import check_labels, check_panel
@@ -143,13 +145,20 @@ def synthetic(market: Any, assets: Sequence[str] | None = None, on_bad: str = "r
         Assets to take; None takes all.
     on_bad : str
         Takes the place of the same key of the other sources; a planted market has no bad rows.
+
+    Raises
+    ------
+    DataError
+        SV-F20 for an asset that the market does not hold.
     """
     panel = check_panel(market.panel)
     if "session" not in panel:
         day = pd.DatetimeIndex(panel.index.get_level_values("time")).tz_localize(None).normalize()
         panel = panel.assign(session=day)
     y, truth = check_labels(market.y), market.posterior
+    refuse_text(assets)
     if assets is not None:
+        refuse_absent(map(str, assets), panel.index.unique("asset"))
         panel, y, truth = (t[t.index.isin(list(assets), "asset")] for t in (panel, y, truth))
     report = QualityReport(len(panel), len(panel))
     return Source(panel, y, truth, digest(panel), report, False, "synthetic")
@@ -172,4 +181,4 @@ def _with_labels(source: Source, y: pd.DataFrame) -> Source:
             where=f"{strange.sum()} labels",
             cure="give y the (asset, time) index of the bars",
         )
-    return Source(**{**source.__dict__, "y": y})
+    return replace(source, y=y)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.calendar import session_close, session_of, within
-from pipeline.data.nearest import nearest
 from pipeline.data.quality import shown
+from pipeline.nearest import nearest
 from stages.base import ConfigError, DataError
 
 EARLIEST, LATEST = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")

@@ -362,6 +362,18 @@ def test_a_champion_that_points_nowhere_is_refused(tmp_path, pointer):
         champion(tmp_path)
 
 
+def test_a_folder_without_a_model_says_where_models_are(tmp_path):
+    with pytest.raises(ArtifactError, match="no model at") as error:
+        read(tmp_path / "nowhere")
+    assert error.value.code == "SV-X410"
+    assert "leave `model` out" in error.value.cure
+    promote(tmp_path, write(tmp_path / "models" / "m", {"a": 1}, {}))
+    with pytest.raises(ArtifactError) as error:
+        read(tmp_path)
+    root = error.value.cure.split()[0].removeprefix("root=")  # the cure, taken at its word
+    assert champion(root).name == "m"
+
+
 def test_the_same_model_in_a_broken_folder_does_not_hide_the_good_one(tmp_path):
     digest = write(tmp_path / "models" / "good", VALUES, PARTS)
     (tmp_path / "models" / "a").mkdir()

@@ -3,7 +3,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pipeline import artifacts
-from pipeline.assemble import assemble, instant, load_model, load_source
+from pipeline.assemble import assemble, count, flag, instant, load_model, load_source
 from stages.base import ArtifactError, ConfigError
 from stages.folds import PurgedWalkForward
 
@@ -64,3 +64,17 @@ def test_no_time_stays_none_and_no_time_at_all_is_refused():
         with pytest.raises(ConfigError, match="since=") as error:
             instant(OmegaConf.create({"since": wrong}), "since")
         assert (error.value.code, error.value.where) == ("SV-F33", "key since")
+
+
+@pytest.mark.parametrize("text", ["maybe", 1, None, "yes"])
+def test_a_flag_is_true_or_false_and_nothing_else(text):
+    assert flag(OmegaConf.create({"promote": False}), "promote") is False
+    with pytest.raises(ConfigError, match="neither true nor false"):
+        flag(OmegaConf.create({"promote": text}), "promote")
+
+
+@pytest.mark.parametrize("text", ["some", 1, 2.5, True, None])
+def test_a_count_is_a_whole_number_from_its_least(text):
+    assert count(OmegaConf.create({"bootstrap": 2}), "bootstrap", 2) == 2
+    with pytest.raises(ConfigError, match="no whole number of at least 2"):
+        count(OmegaConf.create({"bootstrap": text}), "bootstrap", 2)

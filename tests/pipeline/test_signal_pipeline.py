@@ -133,6 +133,8 @@ def test_a_cross_section_of_too_few_trained_assets_abstains(core, stocks):
     with pytest.raises(DataError) as error:
         core.predict(alone)
     assert error.value.code == "SV-F18"
+    assert "universe: too few" in error.value.what
+    assert "more of the assets" in error.value.cure
     thin = stocks[
         (stocks.index.get_level_values("asset") == "AAPL") | (times_of(stocks) < "2022-12")
     ]

@@ -172,6 +172,15 @@ def test_a_row_that_is_not_there_is_refused_with_what_is(tiny_market):
         choose_rows(tiny_market.panel, "A7", None)
     assert "2000-01-03 to 2001-02-23" in error.value.where
     assert "A3" in error.value.where
+    with pytest.raises(DataError) as error:
+        choose_rows(tiny_market.panel, "A22", None)
+    assert error.value.cure == "did you mean A2?"
+    sunday = pd.Timestamp("2001-02-18", tz="UTC")
+    with pytest.raises(DataError, match="A1 at time=2001-02-18") as error:
+        choose_rows(tiny_market.panel, "A1", sunday)
+    word, _, _ = error.value.cure.partition(" ")
+    nearest = pd.Timestamp(word.removeprefix("time="), tz="UTC")  # the cure, taken at its word
+    assert len(choose_rows(tiny_market.panel, "A1", nearest)) == 1
 
 
 # showing

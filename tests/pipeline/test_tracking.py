@@ -8,6 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from pipeline.tracking import git_commit, read_runs, record_run
+from stages.base import StoreError
 
 COMMAND = ["python", "-m", "pipeline.train", "data.path=my bars.csv", "seed=3"]
 
@@ -72,6 +73,16 @@ def test_settings_that_all_runs_share_are_left_out(tmp_path):
 
 def test_no_runs_are_an_empty_table(tmp_path):
     assert read_runs(tmp_path).empty
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", "{}"])
+def test_a_run_that_cannot_be_read_is_refused_by_its_folder(tmp_path, broken):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text(broken)
+    with pytest.raises(StoreError, match="run one cannot be read") as error:
+        read_runs(tmp_path)
+    assert error.value.code == "SV-X522"
+    assert str(tmp_path / "one") in error.value.cure
 
 
 def test_the_commit_tells_whether_files_differ_from_it(tmp_path):

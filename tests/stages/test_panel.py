@@ -17,6 +17,7 @@ from stages.panel import (
     last_rows,
     named,
     per_asset,
+    stretch,
     until,
     warms_up,
     warmup,
@@ -135,6 +136,17 @@ def test_a_window_never_reaches_into_another_asset(row):
     assert refused.value.code == "SV-F18"
     with pytest.raises(PanelError, match="Q at 2020-01-01"):
         windows(panel, panel.index[[4]].append(ragged([1]).rename(index={"Z": "Q"}).index), 3, [])
+
+
+def test_a_stretch_is_what_the_windows_cover_and_no_more():
+    times = pd.date_range("2020-01-01", periods=5, tz="UTC")
+    index = pd.MultiIndex.from_product([["A", "B"], times], names=["asset", "time"])
+    panel = pd.DataFrame({"close": np.arange(10.0)}, index)
+    assert list(stretch(panel, index[[3]], 2)["close"]) == [2, 3]
+    assert list(stretch(panel, index[[1, 6]], 4)["close"]) == [0, 1, 5, 6]  # never into A
+    assert list(stretch(panel, index[[2, 4]], 2)["close"]) == [1, 2, 3, 4]
+    with pytest.raises(DataError, match="C has no bar"):
+        stretch(panel, pd.MultiIndex.from_tuples([("C", times[0])]), 2)
 
 
 def test_the_newest_row_of_each_asset():

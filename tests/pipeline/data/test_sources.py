@@ -132,7 +132,7 @@ def test_mapped_names_are_exact_and_unmapped_ones_match_in_any_case(daily):
         frame(daily, **NYSE, columns={"adj_close": "adj"})
     with pytest.raises(DataError, match="'volumes' ") as fault:
         frame(daily, **NYSE, columns={"volume": "volumes", "bid": "xyz"})
-    assert "data.columns.volume: did you mean 'volume'?" in fault.value.cure
+    assert "data.columns.volume: did you mean volume?" in fault.value.cure
     assert "data.columns.bid=NAME" in fault.value.cure
     with pytest.raises(DataError, match="stands twice"):
         frame(pd.concat([daily, daily[["close"]]], axis=1), **NYSE)
@@ -351,3 +351,12 @@ def test_every_yaml_names_all_keys_of_the_intake(name):
     with initialize_config_module("conf", version_base="1.3"):
         keys = set(compose(None, [f"+data={name}"]).data)
     assert {f.name for f in fields(Intake)} <= keys
+
+
+def test_a_header_in_another_dialect_is_cured_by_its_separator(tmp_path, daily):
+    daily.to_csv(tmp_path / "bars.csv", index=False, sep=";")
+    with pytest.raises(DataError) as fault:
+        csv(str(tmp_path / "bars.csv"), calendar="XNYS")
+    assert 'data.dialect.separator=";"\'' in fault.value.cure
+    assert "data.columns" not in fault.value.cure
+    assert len(csv(str(tmp_path / "bars.csv"), {"separator": ";"}, calendar="XNYS").bars)
