@@ -136,7 +136,7 @@ class DateSplit:
 
     def __post_init__(self) -> None:
         ends = [e for e in (self.train_end, self.valid_end, self.test_end) if e is not None]
-        if any(_day_after(a) > _day_after(b) for a, b in pairwise(ends)):
+        if any(a > b for a, b in pairwise([_day_after(end) for end in ends])):
             raise ValueError(f"need train_end <= valid_end <= test_end, got {ends}")
 
     def parts(self, y: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
@@ -181,4 +181,10 @@ class RollingSplit:
 
 
 def _day_after(date: str) -> pd.Timestamp:
-    return pd.Timestamp(date, tz="UTC").normalize() + pd.Timedelta(days=1)
+    try:
+        day = pd.Timestamp(date)
+    except ValueError:
+        raise ValueError(f"{date!r} is no date; write it as 2014-12-31") from None
+    if day is pd.NaT or day.tz is not None:
+        raise ValueError(f"{date!r} is no plain date; write it as 2014-12-31")
+    return day.tz_localize("UTC").normalize() + pd.Timedelta(days=1)

@@ -54,7 +54,9 @@ class Labels:
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.delay < 0:
-            raise ValueError(f"need horizon >= 1 and delay >= 0, got {self}")
+            raise ValueError(
+                f"need horizon >= 1 and delay >= 0, got horizon={self.horizon}, delay={self.delay}"
+            )
         if self.max_gap is not None and not pd.Timedelta(self.max_gap) > pd.Timedelta(0):
             raise ValueError(f"need max_gap > 0, got {self}")
 

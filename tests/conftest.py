@@ -17,6 +17,7 @@ for name in THREADS:  # before numpy, numba and torch are imported and count the
 
 from functools import partial  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from hydra import compose, initialize_config_module  # noqa: E402
 from lightgbm import LGBMClassifier  # noqa: E402
@@ -36,6 +37,11 @@ from stages.markets.planted import Market, mixed  # noqa: E402
 from stages.online.replay import ReplayBuffer  # noqa: E402
 from stages.refiner.lstm import Lstm  # noqa: E402
 from stages.refiner.refiner import SequenceRefiner  # noqa: E402
+
+# the same examples on every run of CI; other runs keep looking for new ones
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # pytest keeps its own

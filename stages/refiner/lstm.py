@@ -18,7 +18,8 @@ class Lstm(nn.Module):
     window : int
         Bars in the window; unused, a recurrent net takes any length.
     hidden : int, default=64
-        Width of the projection and of the cell.
+        Width of the projection and of the cell. Below 16 a row's last bits may depend on the
+        rows beside it: the matrix library then rounds by place in the batch.
     layers : int, default=1
     dropout : float in [0, 1), default=0.2
         On the projected window and on the last state, while training.

@@ -213,3 +213,9 @@ def test_a_rolling_split_trains_on_ever_more(y):
     for before, after in pairwise(parts):
         assert set(before["train"]) < set(after["train"])
         assert not set(before["test"]) & set(after["test"])
+
+
+@pytest.mark.parametrize("date", ["soon", "2014-13-01", "2014-12-31T00:00+02:00", "NaT"])
+def test_a_split_at_no_date_is_refused(date):
+    with pytest.raises(ValueError, match="2014-12-31"):
+        DateSplit(train_end=date)
