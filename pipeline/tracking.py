@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +14,11 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from pipeline.files import json_bytes, write_atomic
+from pipeline.files import json_bytes, storing, write_atomic
 from pipeline.versions import versions
 from stages.base import StoreError
 
+ARTIFACT = "artifact"
 CONFIG, METRICS, COMMAND, RUN, ERROR = (
     "config.yaml",
     "metrics.json",
@@ -68,6 +70,21 @@ def record_run(
     write_atomic(folder / METRICS, json_bytes(_plain(metrics), indent=2))
     write_atomic(folder / COMMAND, f"{shlex.join(command)}\n".encode())
     write_atomic(folder / RUN, json_bytes(_plain(run), indent=2))  # last: it marks a whole record
+
+
+def link_artifact(folder: Path | str, model: Path | str) -> None:
+    """Put the artifact of a run into its folder, as a relative link named ``artifact``.
+
+    Artifacts lie by their digest, so that a model made twice is stored once.
+
+    Raises
+    ------
+    StoreError
+        SV-F34 if the disk refuses.
+    """
+    link = Path(folder).resolve() / ARTIFACT
+    with storing(link):
+        link.symlink_to(os.path.relpath(Path(model).resolve(), link.parent))
 
 
 def read_runs(folder: Path | str) -> pd.DataFrame:

@@ -20,6 +20,7 @@ def main(cfg: "DictConfig") -> None:
     from pipeline.evaluation import judge
     from pipeline.lock import lock
     from pipeline.report import terminal
+    from pipeline.tracking import link_artifact
     from pipeline.unseen import unseen_parts
 
     resamples, champion = count(cfg, "bootstrap", 2), flag(cfg, "promote")
@@ -46,6 +47,7 @@ def main(cfg: "DictConfig") -> None:
             model = pipeline.save(Path(cfg.root) / "models", facts)
             if champion:
                 artifacts.promote(cfg.root, pipeline.digest)
+        link_artifact(folder, model)
         record(folder, cfg, judged, pipeline.digest, source.digest, command_line())
         if cfg.predictions:  # last: a disk that refuses it must not cost the record of the run
             evaluation.write(Path(cfg.predictions))

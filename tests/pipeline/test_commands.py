@@ -66,6 +66,7 @@ def test_training_stores_records_and_promotes(trained):
     record = json.loads((run / "run.json").read_text())
     assert record["artifact"] == digest(root)
     assert record["seed"] == 7
+    assert SignalPipeline.load(run / "artifact").digest == digest(root)
     metrics = json.loads((run / "metrics.json").read_text())["out-of-fold"]["pipeline"]
     assert {"accuracy", "base_rate", "mcc", "log_loss", "ece", "rank_ic"} <= metrics.keys()
     assert f"root={root}" in (run / "command.txt").read_text()

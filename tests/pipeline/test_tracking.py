@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from pipeline.tracking import git_commit, read_runs, record_run
+from pipeline.tracking import git_commit, link_artifact, read_runs, record_run
 from stages.base import StoreError
 
 COMMAND = ["python", "-m", "pipeline.train", "data.path=my bars.csv", "seed=3"]
@@ -105,3 +105,16 @@ def test_the_commit_tells_whether_files_differ_from_it(tmp_path):
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch, missing):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit(tmp_path) is None
+
+
+def test_a_run_holds_its_artifact_wherever_the_root_is_moved(tmp_path):
+    model, run = tmp_path / "root" / "models" / "one", tmp_path / "root" / "runs" / "today"
+    model.mkdir(parents=True)
+    run.mkdir(parents=True)
+    (model / "manifest.json").write_text("{}")
+    link_artifact(run, model)
+    (tmp_path / "root").rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / "runs" / "today" / "artifact"
+    assert (moved / "manifest.json").read_text() == "{}"
+    with pytest.raises(StoreError):
+        link_artifact(moved.parent, tmp_path)  # there is one already
