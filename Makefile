@@ -36,7 +36,7 @@ $(VENV)/.core: pyproject.toml $(wildcard $(CONSTRAINTS)) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(BIN)/pip install -q $(if $(wildcard $(CONSTRAINTS)),-c $(CONSTRAINTS)) --group dev --group oracles --group notebooks
+	$(BIN)/pip install -q $(if $(wildcard $(CONSTRAINTS)),-c $(CONSTRAINTS)) -e ".[notebooks]" --group dev --group oracles
 	touch $@
 
 constraints: dev  ## pin what is installed now
