@@ -132,7 +132,7 @@ class SignalPipeline:
         y = check_labels(self.labels_.label(bars) if y is None else y)
         y = y[panel["ready"].reindex(y.index, fill_value=False).to_numpy()]
         if y.empty:
-            raise self._unlabelled(bars, panel)
+            raise self._unlabelled(panel)
         log.info("%d labelled rows of %d assets", len(y), len(y.index.unique("asset")))
         template = Stack(self.filter, self.refiner, self.ensemble)
         passed = pass_forward(template, panel, y, self.folds, self.decide)
@@ -165,20 +165,7 @@ class SignalPipeline:
             SV-F18 when no asset has the history that `warmup` asks for (names each), or when
             all rows that have it lack inputs or the rest of the universe.
         """
-        self._refuse_short(check_panel(bars))
-        panel = self.panel(bars)
-        why = self._obstacles(panel, bars)
-        if not panel["ready"].any():
-            raise none_evaluable(why)
-        last = last_rows(panel)
-        why = outdated(why, expiries(last, self.instruments, self.labels.span, self.step_), as_of)
-        if newest:
-            panel = panel.groupby(level="asset", sort=False).tail(self.window)
-        panel = fitted(self, "stack_").predict(panel)
-        if newest:
-            panel = last_rows(panel)
-        panel = panel.assign(**self.decide.decide(panel))
-        return abstain(panel, why.loc[panel.index])
+        return self._decided(self._evaluable_panel(bars), newest, as_of)
 
     def signals(
         self,
@@ -188,9 +175,10 @@ class SignalPipeline:
         explain: bool = True,
     ) -> Signals:
         """Signals for the newest bar of each asset, or for all bars, each with its reasons."""
-        panel = self.predict(bars, newest, as_of)
+        whole = self._evaluable_panel(bars)  # once: the features are the dear part
+        panel = self._decided(whole, newest, as_of)
         rows = panel.index[panel["status"] != "abstain"]
-        why = self.explain(bars, rows) if explain and len(rows) else None
+        why = self._explained(whole, rows) if explain and len(rows) else None
         return to_signals(self, panel, why)
 
     def explain(self, bars: pd.DataFrame, rows: pd.Index) -> Explanation:
@@ -201,19 +189,7 @@ class SignalPipeline:
         DataError
             SV-F18 for a row that is not in `bars`, or lacks the history to be evaluated.
         """
-        panel = stretch(self.panel(check_panel(bars)), rows, self.window)
-        panel = fitted(self, "stack_").predict(panel)
-        silent = panel.loc[rows, "margin"].isna().to_numpy()
-        if silent.any():
-            asset, time = rows[int(silent.argmax())]
-            raise DataError(
-                f"{asset} at {time} cannot be evaluated, so there is nothing to explain",
-                code="SV-F18",
-                where=f"{silent.sum()} of {len(rows)} rows",
-                why=f"this model needs {self.warmup} bars of history, and most inputs",
-                cure="explain rows that do not abstain",
-            )
-        return self.explainer.explain(self.stack_, panel, rows, self.references_)  # type: ignore[arg-type]
+        return self._explained(self.panel(check_panel(bars)), rows)
 
     def update(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> dict[str, int]:
         """Learn from labels that matured since the last time: stage 3, and the replay buffer.
@@ -278,7 +254,8 @@ class SignalPipeline:
     def panel(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Bars with their inputs, the return at stake, its cost, and which rows are evaluable."""
         panel = fitted(self, "features_").build(bars)
-        extra = {"ready": (self._obstacles(panel, bars) == "").to_numpy()}
+        obstacle = obstacles(panel, self.features_.ready(bars), self.warmup, self.max_missing)
+        extra = {"obstacle": obstacle, "ready": (obstacle == "").to_numpy()}
         scale = self.labels_.scale(bars)
         if scale is not None:
             classes = self.instruments.classes(bars.index.get_level_values("asset"))
@@ -302,6 +279,42 @@ class SignalPipeline:
         restore(self, state)
         return self
 
+    def _evaluable_panel(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """`panel`, or why none of its rows can be evaluated."""
+        self._refuse_short(check_panel(bars))
+        panel = self.panel(bars)
+        if not panel["ready"].any():
+            raise none_evaluable(panel["obstacle"])
+        return panel
+
+    def _decided(
+        self, panel: pd.DataFrame, newest: bool, as_of: pd.Timestamp | None
+    ) -> pd.DataFrame:
+        last = last_rows(panel)
+        expires = expiries(last, self.instruments, self.labels.span, self.step_)
+        why = outdated(panel["obstacle"], expires, as_of)
+        if newest:
+            panel = panel.groupby(level="asset", sort=False).tail(self.window)
+        panel = fitted(self, "stack_").predict(panel)
+        if newest:
+            panel = last_rows(panel)
+        panel = panel.assign(**self.decide.decide(panel))
+        return abstain(panel, why.loc[panel.index])
+
+    def _explained(self, panel: pd.DataFrame, rows: pd.Index) -> Explanation:
+        panel = fitted(self, "stack_").predict(stretch(panel, rows, self.window))
+        silent = panel.loc[rows, "margin"].isna().to_numpy()
+        if silent.any():
+            asset, time = rows[int(silent.argmax())]
+            raise DataError(
+                f"{asset} at {time} cannot be evaluated, so there is nothing to explain",
+                code="SV-F18",
+                where=f"{silent.sum()} of {len(rows)} rows",
+                why=f"this model needs {self.warmup} bars of history, and most inputs",
+                cure="explain rows that do not abstain",
+            )
+        return self.explainer.explain(self.stack_, panel, rows, self.references_)  # type: ignore[arg-type]
+
     def _labeler(self, bars: pd.DataFrame, y: pd.DataFrame | None) -> Any:
         """Labeler whose barrier width is fitted on bars that every fold trains on."""
         if y is not None:
@@ -310,16 +323,13 @@ class SignalPipeline:
         first = times[max(int(self.folds.first * len(times)) - 1, 0)]
         return replace(self.labels).fit(until(bars, first))
 
-    def _obstacles(self, panel: pd.DataFrame, bars: pd.DataFrame) -> pd.Series:
-        return obstacles(panel, self.features_.ready(bars), self.warmup, self.max_missing)
-
     def _refuse_short(self, bars: pd.DataFrame) -> None:
         if not (age(bars) >= self.warmup - 1).any():
             raise too_short(bars, self.warmup, self.window)
 
-    def _unlabelled(self, bars: pd.DataFrame, panel: pd.DataFrame) -> DataError:
+    def _unlabelled(self, panel: pd.DataFrame) -> DataError:
         if not panel["ready"].any():
-            return none_evaluable(self._obstacles(panel, bars))
+            return none_evaluable(panel["obstacle"])
         return DataError(
             "no evaluable row has a label",
             code="SV-F18",

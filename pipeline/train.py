@@ -45,10 +45,11 @@ def main(cfg: "DictConfig") -> None:
         with lock(cfg.root, wait=60):
             facts = terminal.machine() | {"data": source.digest}
             model = pipeline.save(Path(cfg.root) / "models", facts)
+            digest = pipeline.digest
             if champion:
-                artifacts.promote(cfg.root, pipeline.digest)
+                artifacts.promote(cfg.root, digest)
         link_artifact(folder, model)
-        record(folder, cfg, judged, pipeline.digest, source.digest, command_line())
+        record(folder, cfg, judged, digest, source.digest, command_line())
         if cfg.predictions:  # last: a disk that refuses it must not cost the record of the run
             evaluation.write(Path(cfg.predictions))
     terminal.show_training(judged, model, folder, source.survivors, cfg.json)

@@ -10,7 +10,7 @@ Columns of a panel, by name:
   feature.* rule.*                    what the filter and the refiner read, float32
   context.*                           what only the ensemble reads, float32
   scale                               return at stake over the label's span, float64, fraction
-  ready                               True where every look-back is complete
+  obstacle, ready                     why a row is not evaluable, empty where it is, and whether
   filter.* refiner.*                  logits of the stages
 """
 
@@ -205,28 +205,6 @@ def named(panel: pd.DataFrame, *families: str) -> list[str]:
 def inputs_of(function: Callable[..., np.ndarray]) -> list[str]:
     """Columns a feature or a rule reads: its parameters without a default."""
     return [p.name for p in signature(function).parameters.values() if p.default is p.empty]
-
-
-def per_asset(panel: pd.DataFrame, function: Callable[..., np.ndarray]) -> np.ndarray:
-    """Run a feature or a rule along each asset's own rows.
-
-    Parameters
-    ----------
-    panel : DataFrame of shape (N, F)
-    function : callable
-        Each parameter without a default names the column it reads, one asset's at a time, as
-        a float64 array of shape (T,). Returns as many values, NaN until warm.
-
-    Returns
-    -------
-    float64 ndarray of shape (N,)
-    """
-    values = panel[inputs_of(function)].to_numpy(dtype="float64", copy=True)
-    out = np.empty(len(panel))
-    starts = asset_starts(panel)
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
-        out[start:stop] = function(*np.ascontiguousarray(values[start:stop].T))
-    return out
 
 
 def warms_up(bars: Callable[..., int]) -> Callable[[Rule], Rule]:

@@ -13,10 +13,8 @@ from stages.panel import (
     asset_starts,
     check_labels,
     check_panel,
-    inputs_of,
     last_rows,
     named,
-    per_asset,
     stretch,
     until,
     warms_up,
@@ -151,33 +149,6 @@ def test_a_stretch_is_what_the_windows_cover_and_no_more():
 
 def test_the_newest_row_of_each_asset():
     assert list(last_rows(ragged([2, 1, 3]))["close"]) == [1, 2, 5]
-
-
-def test_a_function_of_one_asset_sees_only_that_asset():
-    panel = ragged([3, 1, 4]).assign(volume=2.0)
-
-    def running_total(close, volume, sign=1):
-        return sign * np.cumsum(close * volume)
-
-    assert inputs_of(running_total) == ["close", "volume"]
-    expected = 2 * panel["close"].groupby(level="asset", sort=False).cumsum()
-    np.testing.assert_array_equal(per_asset(panel, running_total), expected)
-
-
-def test_a_function_may_write_into_its_arrays_without_touching_the_panel():
-    panel = ragged([5, 2])
-
-    def greedy(close):
-        close[:] = 0
-        return close
-
-    assert (per_asset(panel, greedy) == 0).all()
-    assert list(panel["close"]) == list(range(7))
-
-
-def test_a_function_must_give_a_value_for_every_row(market):
-    with pytest.raises(ValueError, match="broadcast"):
-        per_asset(market.panel, lambda close: close[1:])
 
 
 def test_columns_are_found_by_family_in_the_order_of_the_panel(market):
