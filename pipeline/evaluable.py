@@ -7,8 +7,8 @@ import pandas as pd
 
 from stages.base import DataError
 from stages.panel import age, last_rows, named
+from stages.signal import ODDS
 
-ODDS = ("p_sell", "p_hold", "p_buy")
 MEASURES = (*ODDS, "epistemic", "aleatoric", "margin", "margin_sd", "certainty")
 CURES = {
     "inputs": "bring the bars and columns that are missing, or raise max_missing before training",

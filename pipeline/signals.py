@@ -13,7 +13,7 @@ from pipeline.data.instruments import Instruments
 from pipeline.nearest import nearest
 from stages.base import DataError, Explanation
 from stages.panel import named
-from stages.signal import SIDE_TEXT, Reasons, Signal
+from stages.signal import SIDE_TEXT, SIDES, Reasons, Signal
 
 if TYPE_CHECKING:
     from pipeline.signal_pipeline import SignalPipeline
@@ -66,8 +66,8 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
                 time=time,
                 side=None if abstains else int(row["side"]),
                 status=row["status"],
-                probabilities={} if abstains else {s: row[f"p_{n}"] for s, n in _NAMES},
-                confidence=float("nan") if abstains else row[f"p_{_NAME[int(row['side'])]}"],
+                probabilities={} if abstains else {s: row[f"p_{n}"] for s, n in SIDES.items()},
+                confidence=float("nan") if abstains else row[f"p_{SIDES[int(row['side'])]}"],
                 certainty=row["certainty"],
                 epistemic=row["epistemic"],
                 aleatoric=row["aleatoric"],
@@ -143,10 +143,6 @@ def references_hash(references: pd.DataFrame) -> str:
     """SHA-256 of the reference rows, so that an explanation names what it compared with."""
     values = np.ascontiguousarray(references.to_numpy(dtype="float32"))
     return hashlib.sha256(values.tobytes()).hexdigest()[:16]
-
-
-_NAME = {-1: "sell", 0: "hold", 1: "buy"}
-_NAMES = tuple(_NAME.items())
 
 
 def _reasons(

@@ -10,7 +10,6 @@ from pipeline.data.sources import Source
 from pipeline.signal_pipeline import SignalPipeline
 from stages.base import DataError
 from stages.folds import DateSplit, RollingSplit
-from stages.labels import Given
 from stages.panel import until
 
 
@@ -128,11 +127,4 @@ def _empty(part: str, y: pd.DataFrame) -> DataError:
 
 def _outline(pipeline: SignalPipeline, bars: pd.DataFrame) -> pd.DataFrame:
     """Rows and label ends before any width is fitted: enough to cut an outer split."""
-    labels = replace(pipeline.labels)
-    if isinstance(labels, Given):
-        raise DataError(
-            "labels=given, but the data bring no labels",
-            code="SV-F20",
-            cure="choose labels=triple_barrier, or data that hold labels",
-        )
-    return labels.fit(bars).label(bars)
+    return replace(pipeline.labels).fit(bars).label(bars)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 SIDES = {-1: "sell", 0: "hold", 1: "buy"}
+ODDS = [f"p_{name}" for name in SIDES.values()]  # columns of a panel
 SIDE_TEXT = {-1: "SELL", 0: "HOLD", 1: "BUY"}
 SIDE_NUMBER = {text: number for number, text in SIDE_TEXT.items()}
 Status = Literal["fired", "unproven", "hold", "abstain"]

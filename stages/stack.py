@@ -14,8 +14,9 @@ from stages.filter.gate import OPEN, gate_score, gate_threshold
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward, out_of_fold
 from stages.panel import named, until
+from stages.signal import ODDS
 
-UNGATED = ["p_sell", "p_hold", "p_buy", "margin", "margin_sd"]
+UNGATED = [*ODDS, "margin", "margin_sd"]
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from scipy.special import ndtr
 
 from stages.base import ConfigError, DataError
 from stages.panel import check_panel
-from stages.signal import Strength
+from stages.signal import ODDS, Strength
 
 Profile = Literal["default", "strict"]
-NEEDS = ("p_sell", "p_hold", "p_buy", "margin", "margin_sd")
-NAMES = np.array(["p_sell", "p_hold", "p_buy"])
+NEEDS = (*ODDS, "margin", "margin_sd")
+NAMES = np.array(ODDS)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Decide:
         ``e = cost / scale``.
         """
         check_panel(panel, NEEDS)
-        p = panel[list(NAMES)].to_numpy(dtype="float64")
+        p = panel[ODDS].to_numpy(dtype="float64")
         margin = panel["margin"].to_numpy(dtype="float64")
         edge = _required_edge(panel)
         certainty = _certainty(margin, panel["margin_sd"].to_numpy(dtype="float64"), edge)

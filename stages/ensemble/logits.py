@@ -8,9 +8,10 @@ import pandas as pd
 
 from stages.base import DataError, fitted
 from stages.panel import check_labels, check_panel
+from stages.signal import ODDS
 
 HOLD = 1  # class index whose logit is 0
-COLUMNS = ["p_sell", "p_hold", "p_buy", "epistemic", "aleatoric", "margin", "margin_sd"]
+COLUMNS = [*ODDS, "epistemic", "aleatoric", "margin", "margin_sd"]
 COLUMNS += ["mu_sell", "mu_buy"]  # what either ensemble adds to the panel
 PAIR = ("z_sell", "z_buy")
 SILENT = "filter.gate"  # the panel column that a silent refiner is put down to

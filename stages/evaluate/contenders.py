@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 
 from stages.panel import named
-
-ODDS = ["p_sell", "p_hold", "p_buy"]
+from stages.signal import ODDS
 
 
 def contenders(

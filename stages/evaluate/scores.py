@@ -7,6 +7,8 @@ A metric function takes the sums over any set of bars, one set (shape (m,)) or m
 import numpy as np
 import pandas as pd
 
+from stages.signal import ODDS
+
 BINS = 15  # of equal size, for the calibration error
 DECILES = 10
 LEAST = 1e-12  # odds below it count as it: a certain miss costs 27.6 nats, not infinity
@@ -159,8 +161,8 @@ def reliability(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
         `confidence` and `accuracy` (means), `low` and `high` (95 % Wilson interval of the
         accuracy; rows taken as independent) and `rows`.
     """
-    rows = predictions.dropna(subset=["p_sell", "p_hold", "p_buy", "label"])
-    p = rows[["p_sell", "p_hold", "p_buy"]].to_numpy("float64")
+    rows = predictions.dropna(subset=[*ODDS, "label"])
+    p = rows[ODDS].to_numpy("float64")
     right = p.argmax(axis=1) == rows["label"].to_numpy("int64") + 1
     table = pd.DataFrame({"confidence": p.max(axis=1), "accuracy": right})
     rank = table["confidence"].rank(method="first").to_numpy() - 1

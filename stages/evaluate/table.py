@@ -18,8 +18,8 @@ from stages.evaluate.scores import (
     truth_metrics,
 )
 from stages.panel import check_panel
+from stages.signal import ODDS
 
-ODDS = ["p_sell", "p_hold", "p_buy"]
 PAIRED = ("log_loss", "brier", "accuracy", "direction", "mcc", "balanced_accuracy")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base import DataError
-from stages.panel import asset_starts, check_panel
+from stages.panel import check_panel
 from stages.signal import SIDES
 
 
@@ -53,11 +53,6 @@ def matrix(
             cure="make the feature finite, or NaN where it has no value",
         )
     return X
-
-
-def last_rows(references: pd.DataFrame) -> pd.DataFrame:
-    """The reference point of each pseudo-asset: its last row."""
-    return references.iloc[asset_starts(references)[1:] - 1]
 
 
 def refuse_absent_sides(y: pd.DataFrame) -> None:

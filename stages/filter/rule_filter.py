@@ -8,8 +8,8 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from stages.base import Attribution, DataError, State, fitted
-from stages.filter.rows import last_rows, matrix, refuse_absent_sides
-from stages.panel import check_labels, named
+from stages.filter.rows import matrix, refuse_absent_sides
+from stages.panel import check_labels, last_rows, named
 
 OUTPUTS = ("filter.rules.z_sell", "filter.rules.z_buy")
 

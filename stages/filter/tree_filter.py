@@ -12,9 +12,9 @@ import pandas as pd
 from stages.base import ArtifactError, Attribution, DataError, State, fitted
 from stages.filter.gate import OPEN, gate_score, gate_threshold
 from stages.filter.members import fit_member, kind
-from stages.filter.rows import last_rows, matrix, refuse_absent_sides
+from stages.filter.rows import matrix, refuse_absent_sides
 from stages.filter.rule_filter import RuleFilter
-from stages.panel import check_labels, check_panel, named
+from stages.panel import check_labels, check_panel, last_rows, named
 
 logger = logging.getLogger(__name__)
 

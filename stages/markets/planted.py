@@ -13,6 +13,8 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
+from stages.signal import ODDS
+
 AMPLITUDE = 0.8  # of a Gaussian signal at snr 1: Bayes accuracy 0.546, IC 0.56, 0.79 given a move
 LAGS = (5, 1)  # bars; the sequence term is the product of one feature at these two lags
 TABULAR = 0.6  # share of variance that `mixed` leaves to what the last bar shows
@@ -162,7 +164,7 @@ def _market(
     panel[[f"feature.x{k}" for k in range(features)]] = x_ATF.reshape(-1, features)
     panel["context.regime"] = np.tile(regime_T, assets).astype("float32")
     odds = _odds(tilt_AT.ravel(), cut)
-    posterior = pd.DataFrame(odds, index, ["p_sell", "p_hold", "p_buy"])
+    posterior = pd.DataFrame(odds, index, ODDS)
     return Market(panel, _labels(move_AT, cut, index), posterior)
 
 
