@@ -13,7 +13,7 @@ from pipeline.data.files import CsvReader, Raw, as_dialect, read_files, read_par
 from pipeline.data.intake import Intake, Source, refuse_absent, refuse_text
 from pipeline.data.quality import QualityReport
 from stages.base import DataError
-from stages.panel import check_labels, check_panel
+from stages.panel import check_labels, check_panel, named
 
 __all__ = ["Source", "csv", "frame", "parquet", "synthetic", "us_index", "us_large_caps"]
 
@@ -134,7 +134,12 @@ def frame(table: pd.DataFrame, y: pd.DataFrame | None = None, **intake: Any) -> 
     return source if y is None else _with_labels(source, y)
 
 
-def synthetic(market: Any, assets: Sequence[str] | None = None, on_bad: str = "refuse") -> Source:
+def synthetic(
+    market: Any,
+    assets: Sequence[str] | None = None,
+    on_bad: str = "refuse",
+    planted: bool = True,
+) -> Source:
     """A planted market whose truth is known.
 
     Parameters
@@ -145,6 +150,9 @@ def synthetic(market: Any, assets: Sequence[str] | None = None, on_bad: str = "r
         Assets to take; None takes all.
     on_bad : str
         Takes the place of the same key of the other sources; a planted market has no bad rows.
+    planted : bool, default=True
+        Whether its features, labels and odds come along; False takes its bars only, for features
+        and labels that are computed from bars.
 
     Raises
     ------
@@ -161,6 +169,9 @@ def synthetic(market: Any, assets: Sequence[str] | None = None, on_bad: str = "r
         refuse_absent(map(str, assets), panel.index.unique("asset"))
         panel, y, truth = (t[t.index.isin(list(assets), "asset")] for t in (panel, y, truth))
     report = QualityReport(len(panel), len(panel))
+    if not planted:
+        bars = panel.drop(columns=named(panel, "feature", "context"))
+        return Source(bars, None, None, digest(bars), report, False, "synthetic")
     return Source(panel, y, truth, digest(panel), report, False, "synthetic")
 
 

@@ -1,47 +1,41 @@
-"""Markets that return columns, labels and the exact odds of every row, so skill has a ceiling.
+"""Markets with something to find: columns, labels and the exact odds, so skill has a ceiling.
 
 All of them draw independent standard normal features, turn them into a signal g of mean 0 and
-variance 1, and move the price from one bar to the next by ``v = AMPLITUDE * snr * g + noise``.
-The side that paid is v cut into thirds, so its odds given the features are known in closed form.
+variance 1, and tilt the price's move by ``AMPLITUDE * snr * g``; see `stages.markets.market`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
-import pandas as pd
-from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import stdtr
 
-from stages.signal import ODDS
+from stages.markets.market import (
+    AMPLITUDE,
+    Market,
+    Moves,
+    Term,
+    check_size,
+    clustered,
+    last_bar,
+    plant,
+    scaled,
+    third,
+    total,
+)
 
-AMPLITUDE = 0.8  # of a Gaussian signal at snr 1: Bayes accuracy 0.546, IC 0.56, 0.79 given a move
+__all__ = [
+    "Market",
+    "gated",
+    "heavy_tailed",
+    "leader_lag",
+    "mixed",
+    "noise_iid",
+    "sequence",
+    "tabular",
+]
+
 LAGS = (5, 1)  # bars; the sequence term is the product of one feature at these two lags
 TABULAR = 0.6  # share of variance that `mixed` leaves to what the last bar shows
 REDRAW = 0.05  # chance per bar that the regime is drawn anew: flipped spells of about 25 bars
-TICK = 0.01  # log return of one unit of v: about the daily volatility of a stock
-
-Signal = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Market:
-    """A planted market and its truth.
-
-    Attributes
-    ----------
-    panel : DataFrame of shape (N, F + 2)
-        `close`, ``feature.x0`` … (float32, standard normal) and ``context.regime`` (float32,
-        -1 or 1, the same for all assets of a bar). The price moves after the features are seen.
-    y : DataFrame of shape (N - A, 4)
-        See `check_labels`. `end` is the next bar, so the last row of an asset has no label.
-    posterior : DataFrame of shape (N, 3)
-        `p_sell`, `p_hold`, `p_buy`: the exact odds given all features so far and the regime.
-    """
-
-    panel: pd.DataFrame
-    y: pd.DataFrame
-    posterior: pd.DataFrame
+FREEDOM = 5  # degrees of the Student-t noise; its fourth moment is 9
 
 
 def tabular(
@@ -65,7 +59,8 @@ def tabular(
     -------
     Market
     """
-    return _market(seed, times, assets, snr, features, _last_bar)
+    x_ATF, turned, rng = _drawn(seed, times, assets, snr, features)
+    return _gaussian(x_ATF, [(1.0, last_bar(x_ATF.astype("float64")))], snr, turned, rng)
 
 
 def sequence(
@@ -75,7 +70,8 @@ def sequence(
 
     The first five rows of an asset have no such product and no signal. Parameters as `tabular`.
     """
-    return _market(seed, times, assets, snr, features, _lagged)
+    x_ATF, turned, rng = _drawn(seed, times, assets, snr, features)
+    return _gaussian(x_ATF, [(1.0, _lagged(x_ATF.astype("float64")))], snr, turned, rng)
 
 
 def gated(
@@ -95,10 +91,11 @@ def gated(
     ----------
     seed, times, assets, snr, features
         As `tabular`.
-    flipped : float in (0, 1)
+    flipped : float in [0, 1)
         Share of the bars in the turned regime.
     """
-    return _market(seed, times, assets, snr, features, _last_bar, flipped)
+    x_ATF, turned, rng = _drawn(seed, times, assets, snr, features, flipped)
+    return _gaussian(x_ATF, [(1.0, last_bar(x_ATF.astype("float64")))], snr, turned, rng)
 
 
 def mixed(
@@ -113,59 +110,122 @@ def mixed(
 
     Parameters as `gated`.
     """
-    return _market(seed, times, assets, snr, features, _both, flipped)
+    x_ATF, turned, rng = _drawn(seed, times, assets, snr, features, flipped)
+    x = x_ATF.astype("float64")
+    groups = [(np.sqrt(TABULAR), last_bar(x)), (np.sqrt(1 - TABULAR), _lagged(x))]
+    return _gaussian(x_ATF, groups, snr, turned, rng)
+
+
+def heavy_tailed(
+    seed: int,
+    times: int = 4000,
+    assets: int = 20,
+    snr: float = 1.0,
+    features: int = 8,
+    missing: float = 0.05,
+) -> Market:
+    """The market `tabular` with Student-t noise, volatility that clusters, and missing features.
+
+    A missing feature is one that was not published: it tells nothing and moves nothing. Volatility
+    follows GARCH(1, 1) on the asset's own moves, and the label's cut moves with it, so the odds
+    depend on the features alone.
+
+    Parameters
+    ----------
+    seed, times, assets, snr, features
+        As `tabular`.
+    missing : float in [0, 1)
+        Share of the features' cells that are NaN, at random.
+
+    References
+    ----------
+    Bollerslev (1987), "A conditionally heteroskedastic time series model for speculative prices
+    and rates of return", REStat 69(3): GARCH with Student-t noise.
+    """
+    check_size(times, assets, features, snr=snr, missing=missing)
+    rng = np.random.default_rng(seed)
+    x_ATF = rng.standard_normal((assets, times, features)).astype("float32")
+    x_ATF[rng.random(x_ATF.shape) < missing] = np.nan
+    terms = scaled(last_bar(np.nan_to_num(x_ATF.astype("float64"))), AMPLITUDE * snr)
+    unit = np.sqrt(FREEDOM / (FREEDOM - 2))  # sd of the t distribution
+    law = lambda z: stdtr(FREEDOM, unit * z)  # noqa: E731
+    tilt_AT = total(terms)
+    noise_AT = rng.standard_t(FREEDOM, (assets, times)) / unit
+    volatility_AT = clustered(tilt_AT + noise_AT, (AMPLITUDE * snr) ** 2 + 1)
+    moves = Moves(tilt_AT, noise_AT, third(tilt_AT, law), law, volatility=volatility_AT)
+    return plant(x_ATF, moves, terms)
+
+
+def leader_lag(
+    seed: int, times: int = 4000, assets: int = 20, snr: float = 1.0, features: int = 8
+) -> Market:
+    """The first asset moves on its own, and all others follow it one bar later.
+
+    ``feature.x0`` is the leader's newest move, in standard deviations, on the rows of every asset;
+    the column `market` is the leader's close. It says nothing of the leader's own next move, so
+    Bayes accuracy is that of `tabular` on the rows of the followers and a third on the leader's.
+
+    Parameters
+    ----------
+    seed, times, snr, features
+        As `tabular`.
+    assets : int
+        A >= 1; the first, named like the others, leads.
+    """
+    check_size(times, assets, features, snr=snr)
+    rng = np.random.default_rng(seed)
+    x_ATF = rng.standard_normal((assets, times, features)).astype("float32")
+    x_ATF[:, :, 0] = x_ATF[0, :, 0]
+    follows = np.arange(assets)[:, None] > 0
+    push_AT = AMPLITUDE * snr * x_ATF[..., 0].astype("float64")
+    terms: list[Term] = [((0,), follows * push_AT)]
+    noise_AT = rng.standard_normal((assets, times))
+    noise_AT[0, :-1] = x_ATF[0, 1:, 0]  # the move that the next bar shows
+    cut_A = np.where(follows, third(push_AT[0]), third(np.zeros(1)))
+    moves = Moves(total(terms), noise_AT, cut_A)
+    made = plant(x_ATF, moves, terms)
+    leader = np.tile(made.panel["close"].to_numpy()[:times], assets)
+    made.panel.insert(1, "market", leader)
+    return made
 
 
 def noise_iid(seed: int, times: int = 4000, assets: int = 20, features: int = 8) -> Market:
     """Nothing tells anything: the odds are thirds. Parameters as `tabular`."""
-    return _market(seed, times, assets, 0.0, features, _last_bar)
+    x_ATF, turned, rng = _drawn(seed, times, assets, 0.0, features)
+    return _gaussian(x_ATF, [(1.0, last_bar(x_ATF.astype("float64")))], 0.0, turned, rng)
 
 
-def _last_bar(x_ATF: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    # x2 * sign(x3) is as normal as x2: g stays Gaussian, and no linear model finds this term
-    turned = x_ATF[..., 2] * np.sign(x_ATF[..., 3])
-    return np.sqrt(0.35) * x_ATF[..., 0] - np.sqrt(0.25) * x_ATF[..., 1] + np.sqrt(0.4) * turned
-
-
-def _lagged(x_ATF: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    late, soon = (np.roll(x_ATF[..., 4], lag, axis=1) for lag in LAGS)
-    return np.where(seen >= max(LAGS), late * soon, 0.0)
-
-
-def _both(x_ATF: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    parts = np.sqrt(TABULAR) * _last_bar(x_ATF, seen)
-    return parts + np.sqrt(1 - TABULAR) * _lagged(x_ATF, seen)
-
-
-def _market(
-    seed: int,
-    times: int,
-    assets: int,
-    snr: float,
-    features: int,
-    signal: Signal,
-    flipped: float = 0.0,
-) -> Market:
-    if times < 2 or assets < 1 or features < 5 or snr < 0 or not 0 <= flipped < 1:
-        raise ValueError(
-            "need times >= 2, assets >= 1, features >= 5, snr >= 0 and flipped in [0, 1), got "
-            f"times={times}, assets={assets}, features={features}, snr={snr}, flipped={flipped}"
-        )
+def _drawn(
+    seed: int, times: int, assets: int, snr: float, features: int, flipped: float = 0.0
+) -> tuple[np.ndarray, tuple[np.ndarray, float], np.random.Generator]:
+    """Features, the factor that turns the signal and its mean, and the generator for the rest."""
+    check_size(times, assets, features, snr=snr, flipped=flipped)
     rng = np.random.default_rng(seed)
     # the signal is computed from what the panel shows: float32, else the odds would not be exact
     x_ATF = rng.standard_normal((assets, times, features)).astype("float32")
-    regime_T = _regimes(rng, times, flipped)
-    tilt_AT = AMPLITUDE * snr * regime_T * signal(x_ATF.astype("float64"), np.arange(times))
-    cut = _third(tilt_AT)
-    move_AT = tilt_AT + rng.standard_normal((assets, times))
+    return x_ATF, (_regimes(rng, times, flipped), 1 - 2 * flipped), rng
 
-    index = _index(assets, times)
-    panel = pd.DataFrame({"close": _prices(move_AT).ravel()}, index)
-    panel[[f"feature.x{k}" for k in range(features)]] = x_ATF.reshape(-1, features)
-    panel["context.regime"] = np.tile(regime_T, assets).astype("float32")
-    odds = _odds(tilt_AT.ravel(), cut)
-    posterior = pd.DataFrame(odds, index, ODDS)
-    return Market(panel, _labels(move_AT, cut, index), posterior)
+
+def _gaussian(
+    x_ATF: np.ndarray,
+    groups: list[tuple[float, list[Term]]],
+    snr: float,
+    turned: tuple[np.ndarray, float],
+    rng: np.random.Generator,
+) -> Market:
+    """The market whose signal is the weighted sum of `groups`, in Gaussian noise."""
+    regime_T = turned[0]
+    signal_AT = sum(weight * total(terms) for weight, terms in groups)
+    tilt_AT = AMPLITUDE * snr * regime_T * signal_AT
+    moves = Moves(tilt_AT, rng.standard_normal(tilt_AT.shape), third(tilt_AT))
+    terms = [t for weight, group in groups for t in scaled(group, AMPLITUDE * snr * weight)]
+    return plant(x_ATF, moves, terms, regime_T < 0, turned)
+
+
+def _lagged(x_ATF: np.ndarray) -> list[Term]:
+    late, soon = (np.roll(x_ATF[..., 4], lag, axis=1) for lag in LAGS)
+    seen = np.arange(x_ATF.shape[1])
+    return [((4,), np.where(seen >= max(LAGS), late * soon, 0.0))]
 
 
 def _regimes(rng: np.random.Generator, times: int, flipped: float) -> np.ndarray:
@@ -175,47 +235,3 @@ def _regimes(rng: np.random.Generator, times: int, flipped: float) -> np.ndarray
     drawn = np.where(rng.random(times) < flipped, -1.0, 1.0)
     last = np.maximum.accumulate(np.where(redrawn, np.arange(times), 0))
     return np.asarray(drawn[last])
-
-
-def _third(tilt: np.ndarray) -> float:
-    """The cut beyond which v lies in a third of all rows."""
-    tilt = tilt.ravel()
-    beyond = lambda cut: (ndtr(tilt - cut) + ndtr(-tilt - cut)).mean() - 2 / 3  # noqa: E731
-    return float(brentq(beyond, 0.0, 10 + np.abs(tilt).max()))
-
-
-def _odds(tilt: np.ndarray, cut: float) -> np.ndarray:
-    sell, buy = ndtr(-cut - tilt), ndtr(tilt - cut)
-    return np.column_stack([sell, 1 - sell - buy, buy])
-
-
-def _prices(move_AT: np.ndarray) -> np.ndarray:
-    """Closes before each move, from 100: the row that shows the features has not moved yet."""
-    path = np.cumsum(move_AT, axis=1) - move_AT
-    return 100 * np.exp(TICK * path)
-
-
-def _index(assets: int, times: int) -> pd.MultiIndex:
-    width = len(str(assets - 1))  # so that the order of the names is the order of the rows
-    names = [f"A{k:0{width}d}" for k in range(assets)]
-    bars = pd.bdate_range("2000-01-03", periods=times, tz="UTC").as_unit("us")
-    return pd.MultiIndex.from_product(
-        [names, bars + pd.Timedelta(hours=21)], names=["asset", "time"]
-    )
-
-
-def _labels(move_AT: np.ndarray, cut: float, index: pd.MultiIndex) -> pd.DataFrame:
-    assets, times = move_AT.shape
-    bars = pd.DatetimeIndex(index.get_level_values("time")[:times])
-    ends = np.tile(np.roll(bars.tz_localize(None), -1), assets)
-    side = np.sign(move_AT) * (np.abs(move_AT) > cut)
-    y = pd.DataFrame(
-        {
-            "side": side.ravel().astype("int8"),
-            "end": pd.DatetimeIndex(ends, tz="UTC"),
-            "weight": 1.0,
-            "ret": np.expm1(TICK * move_AT).ravel(),
-        },
-        index,
-    )
-    return y[np.tile(np.arange(times) < times - 1, assets)]

@@ -69,6 +69,15 @@ def test_a_planted_market_brings_its_labels_and_its_truth():
     assert {*one.bars.index.unique("asset"), *one.y.index.unique("asset")} == {first}
 
 
+def test_a_market_without_what_was_planted_is_bars_like_any_other():
+    garch = ("data.market._target_=stages.markets.noise.noise_garch", "~data.market.snr")
+    source = composed("+data=synthetic", *garch, "data.market.times=60", "data.planted=false")
+    columns = ["open", "high", "low", "close", "volume", "session"]
+    assert source.bars.columns.tolist() == columns
+    assert source.y is None
+    assert source.truth is None
+
+
 # files
 
 
