@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from stages.ensemble.posterior import Posterior, assimilate, forget, laplace
+from stages.ensemble.posterior import Posterior, assimilate, averaged, forget, laplace
 from stages.ensemble.uncertainty import averaged_softmax, entropy, gaussian_rule, log_odds
 
 TAUS = tuple(10.0**power for power in range(-6, 2))
@@ -25,17 +25,15 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         Class whose logit is 0; the first one by default.
     tau : float > 0, optional
         Prior variance of each coefficient; None averages over 1e-6 ... 10 by evidence.
-    prior_mean : array-like of shape (K - 1, n_features) or (G, K - 1, n_features), optional
-        Further guesses at the coefficients, beside 0; the posterior averages over all of them by
-        evidence. Classes ascend, without the reference.
+    prior_mean : array-like of shape (K - 1, n_features + 1) or (G, K - 1, n_features + 1), optional
+        Guesses at the coefficients, the intercept last; the posterior averages over all of them
+        by evidence. Classes ascend, without the reference. 0 by default.
     intercept_variance : float > 0, optional
-        Prior variance of the intercepts about 0; the default, 9, leaves any base rate open. None
-        gives them the variance of the coefficients, about 0 beside a given `prior_mean`, and
-        beside 0 about the share of the reference, the rest in equal parts: for features that
-        hold a base rate already.
+        Prior variance of the intercepts; the default, 9, leaves any base rate open. None gives
+        them the variance of the coefficients: for features that hold a base rate already.
     forget : float in (0, 1], default=1.0
-        Each `partial_fit` first divides the posterior covariance by this, nowhere beyond the
-        prior; 1 forgets nothing.
+        Each `partial_fit` first gives up the share ``1 - forget`` of what earlier rows said; 1
+        forgets nothing.
 
     Attributes
     ----------
@@ -45,8 +43,11 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
     covariance_ : float64 ndarray of shape ((K - 1) * (n_features + 1),) * 2
     tau_ : float
         Prior variance of the likeliest prior.
+    prior_mean_ : float64 ndarray of shape (K - 1, n_features + 1)
+    prior_precision_ : float64 ndarray of shape ((K - 1) * (n_features + 1),) * 2
+        Of the likeliest prior: what is left when all is forgotten.
     log_evidence_ : float
-        Of that prior, nats; NaN if the model has only seen `partial_fit`.
+        Of all priors in equal parts, nats; NaN if the model has only seen `partial_fit`.
 
     Notes
     -----
@@ -91,16 +92,18 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self._open(unique_labels(y))
         phi, hits = _with_intercept(X), self._hits(y)
-        found: list[tuple[float, Posterior]] = []
-        for m0 in self._prior_means(X.shape[1], hits, weight):
+        found: list[tuple[float, np.ndarray, Posterior]] = []
+        for m0 in self._prior_means(X.shape[1]):
             start = None
             for tau in (self.tau,) if self.tau is not None else TAUS:
-                belief = laplace(phi, hits, weight, m0, self._variances(tau, X.shape[1]), start)
+                belief = laplace(phi, hits, weight, m0, self._precision(tau, X.shape[1]), start)
                 start = belief.mean  # the next tau is never far
-                found.append((float(tau), belief))
-        self.tau_, best = max(found, key=lambda pair: pair[1].log_evidence)
-        self.log_evidence_ = best.log_evidence
-        self.mean_, self.covariance_ = _averaged([belief for _, belief in found])
+                found.append((float(tau), m0, belief))
+        self.tau_, self.prior_mean_, _ = max(found, key=lambda prior: prior[2].log_evidence)
+        self.prior_precision_ = self._precision(self.tau_, X.shape[1])
+        whole = averaged([belief for *_, belief in found])
+        self.mean_, self.covariance_ = whole.mean, whole.covariance
+        self.log_evidence_ = whole.log_evidence
         return self
 
     def partial_fit(
@@ -128,11 +131,12 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
             self.tau_ = float(1.0 if self.tau is None else self.tau)
             self.log_evidence_ = float("nan")
             self.mean_ = np.zeros((len(self.classes_) - 1, X.shape[1] + 1))
-            prior = np.tile(self._variances(self.tau_, X.shape[1]), len(self.mean_))
-            self.covariance_ = np.diag(prior)
+            self.prior_mean_ = self.mean_.copy()
+            self.prior_precision_ = self._precision(self.tau_, X.shape[1])
+            self.covariance_ = np.linalg.inv(self.prior_precision_)
         belief = Posterior(self.mean_, self.covariance_, self.log_evidence_)
         if self.forget < 1:
-            belief = forget(belief, self.forget, self._variances(self.tau_, X.shape[1]))
+            belief = forget(belief, self.forget, self.prior_mean_, self.prior_precision_)
         for phi, hit, w in zip(_with_intercept(X), self._hits(y), weight, strict=True):
             belief = assimilate(belief, phi, hit, w)
         self.mean_, self.covariance_ = belief.mean, belief.covariance
@@ -189,37 +193,20 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y holds {unknown.tolist()}, which are none of {self.classes_}")
         return (y[:, None] == np.delete(self.classes_, self._reference())).astype("float64")
 
-    def _variances(self, tau: float, features: int) -> np.ndarray:
+    def _precision(self, tau: float, features: int) -> np.ndarray:
         own = tau if self.intercept_variance is None else self.intercept_variance
-        return np.append(np.full(features, tau), own)
+        variance = np.append(np.full(features, tau), own)
+        return np.diag(np.tile(1 / variance, len(self.classes_) - 1))
 
-    def _prior_means(self, features: int, hits: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
-        zero = np.zeros((len(self.classes_) - 1, features + 1))
-        if self.intercept_variance is None:
-            # in equal parts: a small variance about the shares of the sample would take which of
-            # the others led in it for known
-            rest = np.clip(weight @ hits.sum(axis=1) / weight.sum(), 1e-6, 1 - 1e-6)
-            zero[:, -1] = np.log(rest / len(zero) / (1 - rest))
+    def _prior_means(self, features: int) -> np.ndarray:
+        """Guesses of shape (G, K - 1, n_features + 1)."""
+        shape = (len(self.classes_) - 1, features + 1)
         if self.prior_mean is None:
-            return [zero]
+            return np.zeros((1, *shape))
         given = np.asarray(self.prior_mean, dtype="float64")
-        if given.shape[-2:] != (len(zero), features) or given.ndim not in (2, 3):
-            raise ValueError(f"prior_mean has shape {given.shape}, not {(len(zero), features)}")
-        guesses = given.reshape(-1, len(zero), features)
-        return [zero, *(np.column_stack([guess, np.zeros(len(zero))]) for guess in guesses)]
-
-
-def _averaged(beliefs: list[Posterior]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of the evidence-weighted mixture of Gaussians."""
-    evidence = np.array([b.log_evidence for b in beliefs])
-    share = np.exp(evidence - evidence.max())
-    share /= share.sum()
-    mean = sum(w * b.mean for w, b in zip(share, beliefs, strict=True))
-    covariance = np.zeros_like(beliefs[0].covariance)
-    for w, b in zip(share, beliefs, strict=True):
-        off = (b.mean - mean).ravel()
-        covariance += w * (b.covariance + np.outer(off, off))
-    return np.asarray(mean), covariance
+        if given.shape[-2:] != shape or given.ndim not in (2, 3):
+            raise ValueError(f"prior_mean has shape {given.shape}, not {shape}")
+        return given.reshape(-1, *shape)
 
 
 def _with_intercept(X: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from stages.signal import ODDS
 
 HOLD = 1  # class index whose logit is 0
 COLUMNS = [*ODDS, "epistemic", "aleatoric", "margin", "margin_sd"]
-COLUMNS += ["mu_sell", "mu_buy"]  # what either ensemble adds to the panel
+COLUMNS += ["certainty_sell", "certainty_buy", "disagreement"]  # what either ensemble adds
 PAIR = ("z_sell", "z_buy")
 SILENT = "filter.gate"  # the panel column that a silent refiner is put down to
 
@@ -34,6 +34,20 @@ class Said:
     z: np.ndarray
     guess: np.ndarray
     heard: np.ndarray
+
+    def of(self, rows: np.ndarray) -> "Said":
+        """What was said of these rows, by number."""
+        return Said(self.z[rows], self.guess[rows], self.heard[rows])
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Each member's log-odds of buy over sell, (N, M)."""
+        return np.asarray(self.z[:, 1::2] - self.z[:, ::2])
+
+    @property
+    def moves(self) -> np.ndarray:
+        """Each member's mean log-odds of the two sides over a hold, (N, M)."""
+        return np.asarray((self.z[:, ::2] + self.z[:, 1::2]) / 2)
 
 
 class MemberLogits:
@@ -105,6 +119,13 @@ class MemberLogits:
         z = np.where(heard, z, guess)
         z[~heard[:, : self._filtered].all(axis=1)] = np.nan
         return Said(z, guess, heard)
+
+    def disagreement(self, said: Said) -> np.ndarray:
+        """Variance of the members' margins of buy over sell, (N,); squared log-odds."""
+        margins = said.margins.T
+        # member by member, as in `read`
+        mean = sum(margins) / len(margins)
+        return np.asarray(sum((m - mean) ** 2 for m in margins) / len(margins))
 
     def trace(
         self, pull: np.ndarray, rows: Said, references: Said

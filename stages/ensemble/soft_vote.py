@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base import Attribution, ConfigError, State, fitted
+from stages.ensemble.edge import certainty, required_edge
 from stages.ensemble.logits import COLUMNS, HOLD, MemberLogits
 from stages.ensemble.uncertainty import entropy, softmax
 from stages.panel import check_panel, last_rows
@@ -70,12 +71,13 @@ class SoftVote:
 
         Returns
         -------
-        DataFrame of shape (N, 9)
+        DataFrame of shape (N, 10)
             As of `BayesianStacker.predict`. Doubt here is disagreement: `epistemic` is the
             mutual information of class and member, `margin_sd` the members' weighted sd.
         """
         votes = fitted(self, "votes_")
-        z = self.logits_.read(panel).z
+        logits = self.logits_.read(panel)
+        z = logits.z
         members = self.logits_.members
         pairs = [z[:, 2 * members.index(name) :][:, :2] for name, _ in votes]
         shares = [share for _, share in votes]
@@ -91,7 +93,10 @@ class SoftVote:
         aleatoric = np.asarray(sum(w * doubt for w, (_, doubt) in zip(shares, said, strict=True)))
         p, _ = softmax(np.ascontiguousarray(mu), HOLD)
         epistemic = np.maximum(entropy(mixed) - aleatoric, 0)
-        columns = [p, epistemic, aleatoric, margin, np.sqrt(variance), mu]
+        sells, buys = certainty(margin, np.sqrt(variance), p[:, HOLD], required_edge(panel))
+        disagreement = self.logits_.disagreement(logits)
+        columns = [p, epistemic, aleatoric, margin, np.sqrt(variance), sells, buys]
+        columns.append(disagreement)
         return pd.DataFrame(np.column_stack(columns), panel.index, COLUMNS)
 
     def update(self, panel: pd.DataFrame, y: pd.DataFrame) -> Self:

@@ -7,11 +7,14 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from stages.base import Attribution, DataError, State, fitted
+from stages.ensemble.bank import Bank, Family
 from stages.ensemble.bayesian_softmax import BayesianSoftmax
-from stages.ensemble.logits import COLUMNS, HOLD, MemberLogits, Said, refuse_silence
-from stages.ensemble.uncertainty import averaged_softmax, entropy, gaussian_rule, log_odds
+from stages.ensemble.edge import certainty, required_edge
+from stages.ensemble.logits import COLUMNS, MemberLogits, Said, refuse_silence
+from stages.ensemble.posterior import Posterior
 from stages.panel import check_labels, check_panel, last_rows, named
 from stages.signal import SIDES
 
@@ -19,57 +22,73 @@ log = logging.getLogger(__name__)
 
 BLOCK = 20  # bars: a trading month
 CLIP = 5.0  # training sds beyond which a context says no more
+NOTHING = 1e-8  # prior variance of the direction where nothing is known of it
+LEAST_SHARE = 1e-12  # of a belief: no evidence silences one for good
 
 
 @dataclass
 class BayesianStacker:
-    """Bayesian multinomial logit over all members' logits and the context.
+    """Two Bayesian logits over all members' log-odds: does it move, and if so, which way.
+
+    ``p_buy = P(move) P(up | move)``: the likelihood of three sides falls apart into these two
+    exactly, so each has its own prior, its own evidence, and its own count of labels that are
+    independent. For the direction two beliefs are weighed, that nothing is known of it and that
+    the members know something. The first is the likelier until labels say otherwise: volatility
+    can be foreseen in every market, direction in few.
 
     Parameters
     ----------
     context : bool or sequence of str, default=True
         Context columns to read: all, none, or these.
     interactions : sequence of str, default=()
-        Context columns that also turn the members' mean logit pair up or down. One that the
-        panel lacks is left out, with a logged line.
-    forget : float in (0, 1], default=1.0
-        Factor on the posterior's precision per bar of matured labels; 1 forgets nothing.
-    tau : float > 0, optional
-        Prior variance of the weights; None takes the best by evidence.
+        Context columns that also turn the members' mean margin up or down. One that the panel
+        lacks is left out, with a logged line.
+    doubt : float in (0, 1), default=0.9
+        Prior probability that nothing is known of the direction.
+    forget : sequence of float in (0, 1], default=(1.0, 0.999, 0.995)
+        Factors on the posterior's precision per bar of matured labels, one expert each, averaged
+        by what they foretell; 1 forgets nothing. The posterior of the training stays as one more
+        expert, so that a passing regime costs nothing.
 
     Attributes
     ----------
-    model_ : BayesianSoftmax
-        Its features: all logits, all contexts, then (sell, buy) times each interaction.
+    moves_ : Bank
+        Of a move over a hold, from the members' log-odds of the sides over a hold, how far the
+        direction leans, and the contexts.
+    direction_ : Bank
+        Of buy over sell given a move, from the members' margins, the contexts, and the mean
+        margin times each interaction. Its second family is the one that knows something.
     logits_ : MemberLogits
     contexts_, interactions_ : tuple of str
     center_, spread_ : float64 ndarray of shape (contexts,)
         Mean and sd of the contexts over the training rows.
-    design_effect_ : float >= 1
-        Labels that count as one, because assets move together and surprises persist.
+    design_effects_ : dict of str to float >= 1
+        ``moves`` and ``direction``: labels that count as one, because assets move together and
+        surprises persist.
 
     Notes
     -----
-    The prior mean is 0, the equal-weight vote of the members, or their vote on hold alone: the
-    posterior averages over them by evidence. Members that foresee how much a market moves need
-    not foresee which way. A context that is NaN counts as its training mean.
+    Prior means are 0 (for the moves: the base rate) and the equal-weight vote of the members;
+    their variance is averaged over by evidence. A context that is NaN counts as its training
+    mean.
 
     References
     ----------
-    Wolpert (1992), "Stacked generalization"; Kull et al. (2019), "Beyond temperature scaling":
-    a linear map of log-odds is a calibration map too.
+    Wolpert (1992), "Stacked generalization"; Fox (1997), "Applied Regression Analysis", section
+    15.2 (nested dichotomies); Kull et al. (2019), "Beyond temperature scaling": a linear map of
+    log-odds is a calibration map too.
     """
 
     context: bool | Sequence[str] = True
     interactions: Sequence[str] = ()
-    forget: float = 1.0
-    tau: float | None = None
+    doubt: float = 0.9
+    forget: Sequence[float] = (1.0, 0.999, 0.995)
 
     def __post_init__(self) -> None:
-        if not 0 < self.forget <= 1:
-            raise ValueError(f"forget must lie in (0, 1], got {self.forget}")
-        if self.tau is not None and not self.tau > 0:
-            raise ValueError(f"tau must be above 0, got {self.tau}")
+        if not self.forget or not all(0 < rate <= 1 for rate in self.forget):
+            raise ValueError(f"forget must hold factors in (0, 1], got {self.forget}")
+        if not 0 < self.doubt < 1:
+            raise ValueError(f"doubt must lie in (0, 1), got {self.doubt}")
 
     def fit(self, panel: pd.DataFrame, y: pd.DataFrame) -> Self:
         """Learn the weights from rows that no member has been trained on.
@@ -92,10 +111,19 @@ class BayesianStacker:
         rows = panel.loc[y.index]
         self.logits_ = MemberLogits().fit(rows, y)
         self._choose_contexts(rows)
-        phi = self._design(self.logits_.read(rows), self._contexts(rows))
-        self.design_effect_ = design_effect(y)
-        model = self._softmax(self._votes(phi.shape[1]))
-        self.model_ = model.fit(phi, y["side"].to_numpy(), self._weight(y))
+        said, contexts = self.logits_.read(rows), self._contexts(rows)
+        side = y["side"].to_numpy()
+        moved = side != 0
+        self.design_effects_ = {
+            "moves": design_effect(y, moved),
+            "direction": design_effect(y[moved], side[moved] > 0),
+        }
+        weight, rates = self._weights(y), (*self.forget, None)
+        way, members = self._direction(said, contexts), len(self.logits_.members)
+        up, weighed = side[moved] > 0, weight["direction"][moved]
+        self.direction_ = Bank(_ways(way[moved], up, weighed, members, self.doubt), rates)
+        moves = self._moves(said, contexts, self.direction_.margin(_with_one(way)))
+        self.moves_ = Bank([_size(moves, moved, weight["moves"], members)], rates)
         return self
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
@@ -103,22 +131,34 @@ class BayesianStacker:
 
         Returns
         -------
-        DataFrame of shape (N, 9)
+        DataFrame of shape (N, 10)
             `p_sell`, `p_hold`, `p_buy`; `epistemic`, `aleatoric` (nats); `margin` (posterior mean
-            of the log-odds of buy over sell) and `margin_sd`; `mu_sell`, `mu_buy` (against hold).
+            of the log-odds of buy over sell) and `margin_sd`; `certainty_sell`, `certainty_buy`
+            (posterior probability that the side earns more than its cost, from `cost` and `scale`
+            of the panel); `disagreement` (variance of the members' margins).
         """
-        model = fitted(self, "model_")
-        phi = self._design(self.logits_.read(panel), self._contexts(panel))
-        phi = np.column_stack([phi, np.ones(len(phi))])
-        mu, S = log_odds(phi, model.mean_, model.covariance_)
-        p, aleatoric = averaged_softmax(mu, S, *gaussian_rule(2), HOLD)
-        variance = S[:, 0, 0] + S[:, 1, 1] - 2 * S[:, 0, 1]
-        doubt = np.column_stack([np.maximum(entropy(p) - aleatoric, 0), aleatoric])
-        margin = np.column_stack([mu[:, 1] - mu[:, 0], np.sqrt(np.maximum(variance, 0))])
-        return pd.DataFrame(np.column_stack([p, doubt, margin, mu]), panel.index, COLUMNS)
+        size: Bank = fitted(self, "moves_")
+        logits, contexts = self.logits_.read(panel), self._contexts(panel)
+        way = self.direction_.predict(_with_one(self._direction(logits, contexts)))
+        moves = size.predict(_with_one(self._moves(logits, contexts, way.mu[:, 0])))
+        move, up = moves.p[:, 1], way.p[:, 1]
+        p = [move * (1 - up), 1 - move, move * up]
+        epistemic = moves.epistemic + move * way.epistemic  # the chain rule of entropy
+        aleatoric = moves.aleatoric + move * way.aleatoric
+        edge, margin = required_edge(panel), way.mu[:, 0]
+        spread, sells, buys = np.zeros((3, len(panel)))
+        for weight, mu, S in way.experts:
+            lean, variance = mu[:, 0], np.maximum(S[:, 0, 0], 0)
+            sell, buy = certainty(lean, np.sqrt(variance), 1 - move, edge)
+            spread += weight * (variance + (lean - margin) ** 2)
+            sells += weight * sell
+            buys += weight * buy
+        doubts = [epistemic, aleatoric, margin, np.sqrt(spread)]
+        columns = [*p, *doubts, sells, buys, self.logits_.disagreement(logits)]
+        return pd.DataFrame(np.column_stack(columns), panel.index, COLUMNS)
 
     def update(self, panel: pd.DataFrame, y: pd.DataFrame) -> Self:
-        """Move the posterior through matured labels, bar of maturity by bar of maturity.
+        """Move the experts through matured labels, bar of maturity by bar of maturity.
 
         Parameters
         ----------
@@ -127,18 +167,21 @@ class BayesianStacker:
         y : DataFrame of shape (n <= N, 3)
             Labels that are known by now and were not learnt from before.
         """
-        fitted(self, "model_")
+        fitted(self, "moves_")
         rows = panel.loc[check_labels(y).index]
-        phi = self._design(self.logits_.read(rows), self._contexts(rows))
-        refuse_silence(y, np.isnan(phi).any(axis=1))
+        logits, contexts = self.logits_.read(rows), self._contexts(rows)
+        refuse_silence(y, np.isnan(logits.z).any(axis=1))
+        way = _with_one(self._direction(logits, contexts))
+        side, weight = y["side"].to_numpy(), self._weights(y)
+        moved, up = side != 0, side > 0
         asset, time = (y.index.get_level_values(level) for level in ("asset", "time"))
-        weight = self._weight(y)
         order = np.lexsort((asset.factorize(sort=True)[0], time, y["end"]))
         matured = y["end"].iloc[order]
         for batch in np.split(order, np.flatnonzero(np.diff(matured)) + 1):
-            self.model_.partial_fit(
-                phi[batch], y["side"].to_numpy()[batch], sample_weight=weight[batch]
-            )
+            went, said = batch[moved[batch]], logits.of(batch)
+            moves = self._moves(said, contexts[batch], self.direction_.margin(way[batch]))
+            self.moves_.update(_with_one(moves), moved[batch], weight["moves"][batch])
+            self.direction_.update(way[went], up[went], weight["direction"][went])
         return self
 
     def attribute(
@@ -146,25 +189,23 @@ class BayesianStacker:
     ) -> Attribution:
         """Split ``margin(row) - margin(reference)`` over contexts and logits, exactly.
 
-        A product of logit and context is shared by the two-player Shapley value. Where only one
+        A product of margin and context is shared by the two-player Shapley value. Where only one
         of row and reference was refined, `filter.gate` carries what that made of it.
         """
-        weight = fitted(self, "model_").mean_[1] - self.model_.mean_[0]
+        weight = fitted(self, "direction_").mean[0]
         at, to = panel.loc[rows], last_rows(references)
         z, z_ref = self.logits_.read(at), self.logits_.read(to)
         c, c_ref = self._contexts(at), self._contexts(to)
-        U, C = z.z.shape[1], c.shape[1]
+        M, C = len(self.logits_.members), c.shape[1]
         step = c[:, None] - c_ref[None]  # (N, R, C)
-        pull = np.broadcast_to(weight[:U], (len(at), len(to), U)).copy()
-        values = weight[U : U + C] * step
-        mean, mean_ref = self._mean_pair(z), self._mean_pair(z_ref)
-        for i, name in enumerate(self.interactions_):
+        pull = np.broadcast_to(weight[:M], (len(at), len(to), M)).copy()
+        values = weight[M : M + C] * step
+        mean, mean_ref = _mean(z.margins), _mean(z_ref.margins)
+        for name, w in zip(self.interactions_, weight[M + C : -1], strict=True):
             j = self.contexts_.index(name)
-            for side in (0, 1):
-                w = weight[U + C + 2 * i + side]
-                together = (c[:, None, j] + c_ref[None, :, j]) / 2
-                pull[:, :, side::2] += (w / (U // 2) * together)[:, :, None]
-                values[:, :, j] += w * step[:, :, j] * (mean[side][:, None] + mean_ref[side]) / 2
+            pull += (w / M * (c[:, None, j] + c_ref[None, :, j]) / 2)[:, :, None]
+            values[:, :, j] += w * step[:, :, j] * (mean[:, None] + mean_ref) / 2
+        pull = np.stack([-pull, pull], axis=-1).reshape(len(at), len(to), 2 * M)
         slopes, silence = self.logits_.trace(pull, z, z_ref)
         values = np.concatenate([values, *(s[:, :, None] for s in silence.values())], axis=2)
         return Attribution(
@@ -176,48 +217,34 @@ class BayesianStacker:
         )
 
     def state(self) -> State:
-        model = fitted(self, "model_")
         return State(
             {
+                "moves": fitted(self, "moves_").state(),
+                "direction": self.direction_.state(),
                 "logits": self.logits_.state(),
                 "contexts": list(self.contexts_),
                 "interactions": list(self.interactions_),
                 "center": self.center_.tolist(),
                 "spread": self.spread_.tolist(),
-                "design_effect": self.design_effect_,
-                "mean": model.mean_.tolist(),
-                "covariance": model.covariance_.tolist(),
-                "tau": model.tau_,
-                "log_evidence": model.log_evidence_,
+                "design_effects": dict(self.design_effects_),
             }
         )
 
     def restore(self, state: State) -> Self:
         values = state.values
+        self.moves_ = Bank.restored(values["moves"])
+        self.direction_ = Bank.restored(values["direction"])
         self.logits_ = MemberLogits().restore(values["logits"])
         self.contexts_ = tuple(values["contexts"])
         self.interactions_ = tuple(values["interactions"])
         self.center_ = np.array(values["center"], dtype="float64")
         self.spread_ = np.array(values["spread"], dtype="float64")
-        self.design_effect_ = values["design_effect"]
-        model = self._softmax()
-        model.classes_ = np.array(sorted(SIDES))
-        model.mean_ = np.array(values["mean"], dtype="float64")
-        model.covariance_ = np.array(values["covariance"], dtype="float64")
-        model.tau_, model.log_evidence_ = values["tau"], values["log_evidence"]
-        model.n_features_in_ = model.mean_.shape[1] - 1
-        self.model_ = model
+        self.design_effects_ = dict(values["design_effects"])
         return self
 
-    def _softmax(self, votes: np.ndarray | None = None) -> BayesianSoftmax:
-        # the members hold the base rate already; a free intercept would learn which way the
-        # market went while they were out of fold, and carry that into the next market
-        return BayesianSoftmax(
-            reference=0, tau=self.tau, prior_mean=votes, intercept_variance=None, forget=self.forget
-        )
-
-    def _weight(self, y: pd.DataFrame) -> np.ndarray:
-        return y["weight"].to_numpy(dtype="float64") / self.design_effect_
+    def _weights(self, y: pd.DataFrame) -> dict[str, np.ndarray]:
+        weight = y["weight"].to_numpy(dtype="float64")
+        return {name: weight / effect for name, effect in self.design_effects_.items()}
 
     def _choose_contexts(self, rows: pd.DataFrame) -> None:
         present = named(rows, "context")
@@ -242,46 +269,93 @@ class BayesianStacker:
         scaled = np.clip((values - self.center_) / self.spread_, -CLIP, CLIP)
         return np.where(np.isnan(scaled), 0.0, scaled)
 
-    def _mean_pair(self, said: Said) -> tuple[np.ndarray, np.ndarray]:
-        """Mean logit over the members: (N,) for sell, (N,) for buy."""
-        columns = list(said.z.T)
-        # sum() adds column by column: a row's mean does not depend on the batch
-        sell, buy = (sum(columns[side::2]) / (len(columns) // 2) for side in (0, 1))
-        return np.asarray(sell), np.asarray(buy)
+    def _moves(self, said: Said, contexts: np.ndarray, margin: np.ndarray) -> np.ndarray:
+        """Features of the logit of a move, (N, d).
 
-    def _design(self, said: Said, contexts: np.ndarray) -> np.ndarray:
-        """Features of the model, (N, d): logits, contexts, mean logits times contexts."""
-        pair = self._mean_pair(said)
-        turned = [
-            z * contexts[:, self.contexts_.index(name)] for name in self.interactions_ for z in pair
-        ]
-        return np.column_stack([said.z, contexts, *turned])
+        A leaning to either side is a leaning to move: with the coefficient 1 on the last term
+        the two logits are one multinomial logit.
+        """
+        lean = np.logaddexp(margin / 2, -margin / 2)
+        return np.column_stack([said.moves, lean, contexts])
 
-    def _votes(self, features: int) -> np.ndarray:
-        """Coefficients of the members' equal vote, on all sides and on hold alone: (2, 2, d)."""
-        columns = len(self.logits_.columns_)
-        votes = np.zeros((2, 2, features))
-        for side in (0, 1):
-            votes[0, side, side:columns:2] = 2 / columns
-        # volatility clusters, so hold is foreseen: without this guess that evidence would vouch
-        # for the direction as well
-        votes[1, :, :columns] = 1 / columns
-        return votes
+    def _direction(self, said: Said, contexts: np.ndarray) -> np.ndarray:
+        """Features of the logit of buy over sell given a move, (N, d)."""
+        turns = [contexts[:, self.contexts_.index(name)] for name in self.interactions_]
+        mean = _mean(said.margins)
+        return np.column_stack([said.margins, contexts, *(mean * turn for turn in turns)])
 
 
-def design_effect(y: pd.DataFrame, block: int = BLOCK) -> float:
-    """How many labels count as one, because neighbours in time share their surprises.
+def _size(phi: np.ndarray, moved: np.ndarray, weight: np.ndarray, members: int) -> Family:
+    """What is believed of the size of moves: one family, its priors averaged by evidence."""
+    share = np.clip(weight @ moved / weight.sum(), 1e-6, 1 - 1e-6)
+    base = np.zeros(phi.shape[1] + 1)
+    base[-1] = np.log(share / (1 - share))
+    vote = _vote(phi, members)
+    vote[members] = 1.0
+    return _family(1.0, _logit([base, vote], phi, moved, weight))
 
-    The variance of the summed surprise (label less base rate) of a block of bars over what
-    independent labels of these weights would give, averaged over sell and buy; at least 1.
-    Without it twenty correlated stocks pass for twenty witnesses, and a context that all of them
-    share is learnt far too surely.
+
+def _ways(
+    phi: np.ndarray, up: np.ndarray, weight: np.ndarray, members: int, doubt: float
+) -> list[Family]:
+    """What is believed of the direction: nothing, or something; and how likely each now is."""
+    # the members hold the base rate already; a free intercept would learn which way the market
+    # went while they were out of fold, and carry that into the next market
+    nothing = np.zeros(phi.shape[1] + 1)
+    quiet = _logit([nothing], phi, up, weight, tau=NOTHING)
+    leaning = _logit([nothing, _vote(phi, members)], phi, up, weight)
+    odds = np.log(doubt / (1 - doubt)) + quiet.log_evidence_ - leaning.log_evidence_
+    share = float(np.clip(expit(odds), LEAST_SHARE, 1 - LEAST_SHARE))
+    return [_family(share, quiet), _family(1 - share, leaning)]
+
+
+def _logit(
+    guesses: Sequence[np.ndarray],
+    phi: np.ndarray,
+    hit: np.ndarray,
+    weight: np.ndarray,
+    tau: float | None = None,
+) -> BayesianSoftmax:
+    model = BayesianSoftmax(tau=tau, prior_mean=np.stack(guesses)[:, None], intercept_variance=None)
+    return model.fit(phi, hit, weight)
+
+
+def _family(share: float, model: BayesianSoftmax) -> Family:
+    posterior = Posterior(model.mean_, model.covariance_, model.log_evidence_)
+    return Family(share, posterior, model.prior_mean_, model.prior_precision_)
+
+
+def _vote(phi: np.ndarray, members: int) -> np.ndarray:
+    """Coefficients of the members' equal vote, (d + 1,)."""
+    return np.where(np.arange(phi.shape[1] + 1) < members, 1 / members, 0.0)
+
+
+def _mean(columns: np.ndarray) -> np.ndarray:
+    """Mean over members, (N,): added up column by column, so that a batch does not matter."""
+    return np.asarray(sum(columns.T) / columns.shape[1])
+
+
+def _with_one(phi: np.ndarray) -> np.ndarray:
+    return np.column_stack([phi, np.ones(len(phi))])
+
+
+def design_effect(y: pd.DataFrame, hit: np.ndarray, block: int = BLOCK) -> float:
+    """How many labels count as one, because neighbours share their surprises; at least 1.
+
+    The variance of the summed surprise (`hit` less its rate) of a block of bars over what
+    independent labels of these weights would give. Without it twenty correlated stocks pass for
+    twenty witnesses, and a context that all of them share is learnt far too surely. Few blocks
+    make a rough estimate, so the product of what assets share within a bar and of what bars
+    share within an asset is taken where it is the larger.
 
     Parameters
     ----------
     y : DataFrame of shape (n, 3)
+    hit : bool ndarray of shape (n,)
+        What is learnt of each label.
     block : int, default=20
-        Bars; surprises of different blocks count as independent. Well above the label's span.
+        Least bars of a block, at least four label spans; surprises of different blocks count as
+        independent.
 
     References
     ----------
@@ -289,11 +363,22 @@ def design_effect(y: pd.DataFrame, block: int = BLOCK) -> float:
     variance of a score whose terms are dependent within blocks).
     """
     weight = y["weight"].to_numpy(dtype="float64")
-    bar = y.index.get_level_values("time").factorize(sort=True)[0]
-    effects = []
-    for side in (-1, 1):
-        hit = (y["side"] == side).to_numpy(dtype="float64")
-        surprise = hit - np.average(hit, weights=weight)
-        together = np.bincount(bar // block, weight * surprise)
-        effects.append((together**2).sum() / max((weight * surprise**2).sum(), 1e-300))
-    return float(max(np.mean(effects), 1.0))
+    bar, times = y.index.get_level_values("time").factorize(sort=True)
+    asset, assets = y.index.get_level_values("asset").factorize()
+    span = int((times.searchsorted(y["end"]) - bar).max(initial=0))
+    length = min(max(block, 4 * span), len(times))
+    surprise = hit - np.average(hit, weights=weight)
+    sums = np.zeros((len(assets), len(times)))
+    np.add.at(sums, (asset, bar), weight * surprise)
+    alone = max(weight @ surprise**2, 1e-300)
+    together = _block_square(sums.sum(axis=0, keepdims=True), length) / alone
+    within_assets = _block_square(sums, length) / alone
+    within_bars = (sums.sum(axis=0) ** 2).sum() / max((sums**2).sum(), 1e-300)
+    return float(max(together, max(within_assets, 1.0) * max(within_bars, 1.0), 1.0))
+
+
+def _block_square(sums: np.ndarray, length: int) -> float:
+    """Sum of squared block sums along rows of bars, averaged over where blocks may start."""
+    run = np.cumsum(np.insert(sums, 0, 0.0, axis=1), axis=1)
+    squares = (run[:, length:] - run[:, :-length]) ** 2
+    return float(squares.mean(axis=1).sum() * sums.shape[1] / length)

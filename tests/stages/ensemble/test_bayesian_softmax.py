@@ -60,12 +60,13 @@ def test_on_noise_the_evidence_shrinks_the_weights():
 
 def test_a_given_prior_mean_counts_as_the_evidence_has_it():
     X, y = sample(40)
-    good = [[0.8, 0.3], [-0.5, 0.6]]
-    told = BayesianSoftmax(reference=0, prior_mean=good).fit(X, y)
+    good = [[0.8, 0.3, 0.0], [-0.5, 0.6, 0.3]]
+    told = BayesianSoftmax(reference=0, prior_mean=[np.zeros((2, 3)), good]).fit(X, y)
     untold = BayesianSoftmax(reference=0).fit(X, y)
-    lied = BayesianSoftmax(reference=0, prior_mean=[[-9.0, 9.0], [9.0, -9.0]]).fit(X, y)
+    lie = [[-9.0, 9.0, 0.0], [9.0, -9.0, 0.0]]
+    lied = BayesianSoftmax(reference=0, prior_mean=[np.zeros((2, 3)), lie]).fit(X, y)
     assert told.log_evidence_ > untold.log_evidence_
-    np.testing.assert_allclose(told.mean_[:, :2], good, atol=0.2)
+    np.testing.assert_allclose(told.mean_[:, :2], np.array(good)[:, :2], atol=0.25)
     np.testing.assert_allclose(lied.mean_, untold.mean_, atol=1e-6)  # evidence all but drops a lie
 
 
@@ -118,7 +119,7 @@ def test_forgetting_follows_a_market_that_turned():
         ({"tau": 0.0}, "tau must be above 0"),
         ({"forget": 0.0}, r"\(0, 1\], got 0.0"),
         ({"reference": 7}, "7 is not one of the classes"),
-        ({"prior_mean": [[1.0]]}, r"shape \(1, 1\), not \(2, 2\)"),
+        ({"prior_mean": [[1.0]]}, r"shape \(1, 1\), not \(2, 3\)"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_when_fitted(setting, message):

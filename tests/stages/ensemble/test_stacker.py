@@ -102,8 +102,8 @@ def test_a_context_that_is_missing_in_a_row_counts_as_its_mean(stacker, scored):
     stacker.fit(panel, y)
     column = "context.liquidity"
     blank = panel.assign(**{column: np.nan})
-    mean = panel.astype({column: "float64"}).assign(**{column: stacker.center_[-1]})
-    assert stacker.contexts_[-1] == column
+    middle = dict(zip(stacker.contexts_, stacker.center_, strict=True))[column]
+    mean = panel.astype({column: "float64"}).assign(**{column: middle})
     pd.testing.assert_frame_equal(stacker.predict(blank), stacker.predict(mean), rtol=1e-9)
 
 
@@ -150,7 +150,7 @@ def test_updates_in_parts_or_at_once_end_in_the_same_bits(stacker, scored):
 
 def test_updates_learn_what_a_refit_would_have_learnt(stacker, scored, make):
     panel, y = scored
-    stacker.tau = 1.0
+    stacker.forget = (1.0,)
     old = y[y.index.get_level_values("time") < y.index.levels[1][60]]
     whole = replace(stacker).fit(panel, y)
     online = replace(stacker).fit(panel, old).update(panel, y.drop(old.index))
@@ -161,12 +161,64 @@ def test_updates_learn_what_a_refit_would_have_learnt(stacker, scored, make):
 def test_forgetting_stackers_follow_a_market_that_turned(stacker, make):
     panel, y = make(seed=0, times=300)
     turned = y.assign(side=-y["side"])
-    learners = {f: replace(stacker, forget=f).fit(panel, y) for f in (1.0, 0.97)}
-    before = log_loss(learners[1.0].predict(panel), turned)
+    learners = {f: replace(stacker, forget=f).fit(panel, y) for f in ((1.0,), (1.0, 0.97))}
+    before = log_loss(learners[(1.0,)].predict(panel), turned)
     after = {
         f: log_loss(s.update(panel, turned).predict(panel), turned) for f, s in learners.items()
     }
-    assert after[0.97] < after[1.0] < before
+    assert after[(1.0, 0.97)] < after[(1.0,)] < before
+
+
+def test_members_that_foresee_moves_are_not_trusted_with_the_direction():
+    """Volatility clusters, so the members' word on moves is good: it must not vouch for sides."""
+    rng = np.random.default_rng(0)
+    index = pd.MultiIndex.from_product(
+        [list("ABCD"), pd.date_range("2020-01-01", periods=400, tz="UTC", unit="us")],
+        names=["asset", "time"],
+    )
+    size, lean = rng.normal(size=len(index)), 0.3 * rng.normal(size=len(index))
+    moved = rng.random(len(index)) < 1 / (1 + np.exp(-size))
+    side = np.where(moved, rng.choice([-1, 1], len(index)), 0).astype("int8")
+    panel = pd.DataFrame({"filter.a.z_sell": size - lean, "filter.a.z_buy": size + lean}, index)
+    end = index.get_level_values("time") + pd.Timedelta(days=1)
+    y = pd.DataFrame({"side": side, "end": end, "weight": 1.0, "ret": 0.0}, index)
+    stage = BayesianStacker().fit(panel, y)
+    said = stage.predict(panel)
+    assert said["p_hold"].corr(y["side"] == 0) > 0.35
+    assert stage.direction_.share[0] > 0.9  # nothing is known of the direction
+    assert said[["certainty_sell", "certainty_buy"]].max(axis=None) < 0.8
+
+
+def test_its_certainty_of_no_skill_is_a_half_and_less_than_that_after_costs(make):
+    panel, y = make(seed=2, skill=0.0, times=300)
+    stage = BayesianStacker().fit(panel, y)
+    free = stage.predict(panel)[["certainty_sell", "certainty_buy"]]
+    dear = stage.predict(panel.assign(cost=0.001, scale=0.02))[["certainty_sell", "certainty_buy"]]
+    assert free.mean(axis=None) == pytest.approx(0.5, abs=0.02)
+    assert dear.max(axis=None) < 0.3
+
+
+def test_more_doubt_asks_for_more_evidence(make):
+    panel, y = make(seed=0, skill=0.15, times=120)
+    sure = []
+    for doubt in (0.05, 0.5, 0.9, 0.99):
+        said = BayesianStacker(doubt=doubt).fit(panel, y).predict(panel)
+        sure.append(said[["certainty_sell", "certainty_buy"]].max(axis=1).mean())
+    assert (np.diff(sure) < 0).all()
+
+
+def test_doubt_of_the_margin_shrinks_with_the_root_of_the_labels(make):
+    """sd as 1 / sqrt(n), the epistemic part of the entropy as 1 / n; the rest stays."""
+    new, _ = make(seed=9, times=60)
+    sd, epistemic, aleatoric = [], [], []
+    for times in (500, 2000):
+        said = BayesianStacker().fit(*make(seed=0, times=times)).predict(new)
+        sd.append(said["margin_sd"].median())
+        epistemic.append(said["epistemic"].median())
+        aleatoric.append(said["aleatoric"].mean())
+    assert sd[0] / sd[1] == pytest.approx(2, rel=0.3)
+    assert epistemic[0] / epistemic[1] == pytest.approx(4, rel=0.3)
+    assert aleatoric[0] == pytest.approx(aleatoric[1], rel=0.05)
 
 
 def test_an_update_with_a_row_nobody_scored_is_refused(stacker, scored):
@@ -186,7 +238,11 @@ def test_a_side_that_never_occurs_is_named(stacker, scored):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [({"forget": 1.5}, r"\(0, 1\], got 1.5"), ({"tau": -1.0}, "above 0, got -1.0")],
+    [
+        ({"forget": (1.5,)}, r"\(0, 1\], got \(1.5,\)"),
+        ({"forget": ()}, "must hold factors"),
+        ({"doubt": 1.0}, r"\(0, 1\), got 1.0"),
+    ],
 )
 def test_a_setting_out_of_range_is_refused(setting, message):
     with pytest.raises(ValueError, match=message):

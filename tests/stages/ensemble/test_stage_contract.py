@@ -57,7 +57,25 @@ def test_every_row_gets_odds_that_sum_to_one_and_doubts_in_nats(stage, scored):
     np.testing.assert_allclose(said[["p_sell", "p_hold", "p_buy"]].sum(axis=1), 1)
     assert (said[["epistemic", "aleatoric", "margin_sd"]] >= 0).all(axis=None)
     assert (said["epistemic"] + said["aleatoric"] <= np.log(3) + 1e-9).all()
-    np.testing.assert_allclose(said["margin"], said["mu_buy"] - said["mu_sell"])
+    assert said[["certainty_sell", "certainty_buy"]].stack().between(0, 1).all()
+    np.testing.assert_allclose(said["certainty_sell"] + said["certainty_buy"], 1)  # no cost here
+    members = ["filter.boosted", "filter.forest", "refiner.lstm"]
+    heard = panel["refiner.lstm.z_buy"].notna()
+    margins = [(panel[f"{m}.z_buy"] - panel[f"{m}.z_sell"])[heard] for m in members]
+    np.testing.assert_allclose(said["disagreement"][heard], np.var(margins, axis=0))
+
+
+def test_a_dearer_trade_is_less_certain_until_it_cannot_pay(stage, scored):
+    panel, y = scored
+    stage.fit(panel, y)
+    before = None
+    for cost in (0.0, 0.001, 0.005, 0.009, 0.02):
+        said = stage.predict(panel.assign(cost=cost, scale=0.01))[
+            ["certainty_sell", "certainty_buy"]
+        ]
+        assert before is None or (said <= before + 1e-12).all(axis=None)
+        before = said
+    assert (before == 0).all(axis=None)
 
 
 def test_predict_before_fit_is_an_error(stage, scored):
