@@ -68,6 +68,12 @@ class StoreError(SieveError):
     exit_code = 5
 
 
+class LeakError(SieveError):
+    """Something was learnt from what it was to be judged on, or from its future."""
+
+    exit_code = 7
+
+
 @dataclass(frozen=True)
 class State:
     """What a stage learnt: JSON values, and parts in native formats. Never a pickle.

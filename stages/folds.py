@@ -1,14 +1,17 @@
 """Time-ordered folds, so that nothing a stage says about a row was learnt from its future."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stages.base import DataError, Stage
-from stages.panel import check_labels, until
+from stages.panel import check_labels, settled, until
+from stages.roles import Roles, fold_of, roles_in
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,12 @@ class PurgedWalkForward:
     first : float in (0, 1), default=0.4
         Share of the bars that comes before them and is only ever trained on.
     embargo : int, default=5
-        Bars before each test block in which no training label may end; at least the horizon.
+        Bars before each test block in which no training label may be open; at least the horizon.
+
+    Notes
+    -----
+    A label is open until its whole horizon is over, even where a barrier ended it before: see
+    `settled`.
 
     References
     ----------
@@ -67,6 +75,7 @@ class PurgedWalkForward:
         """
         edges = self.edges(y) if edges is None else edges
         bar, bars = check_labels(y).index.get_level_values("time").factorize(sort=True)
+        over = pd.DatetimeIndex(settled(y))
         firsts = np.append(np.searchsorted(bars, edges[1:]), len(bars))
         for start, stop in pairwise(firsts):
             if start == stop:
@@ -76,9 +85,8 @@ class PurgedWalkForward:
                     code="SV-F18",
                     cure=f"bring more bars, or lower folds.n_folds={self.n_folds}",
                 )
-            # a label, not a row, is what reaches into the test block: purge by its end
-            cut = bars[max(start - self.embargo, 0)]
-            train = np.flatnonzero((y["end"] < cut).to_numpy())
+            # a label, not a row, is what reaches into the test block: purge by its horizon
+            train = np.flatnonzero(~reaches(over, bars, start, self.embargo))
             if not len(train):
                 raise DataError(
                     f"no label ends {self.embargo} bars before the test block at {bars[start]}",
@@ -88,12 +96,29 @@ class PurgedWalkForward:
             yield train, np.flatnonzero((start <= bar) & (bar < stop))
 
 
+def reaches(over: Any, bars: Any, start: int, embargo: int) -> np.ndarray:
+    """True for labels still open `embargo` bars before bar number `start`, or later: shape (n,).
+
+    Parameters
+    ----------
+    over : DatetimeIndex or ndarray of shape (n,)
+        When the horizon of each label is over.
+    bars : DatetimeIndex or ndarray of shape (T,)
+        Times of the bars, in the unit of `over`.
+    start, embargo : int
+    """
+    if start < embargo:
+        return np.ones(len(over), dtype=bool)
+    return np.asarray(over >= bars[start - embargo])
+
+
 def out_of_fold(
     stage: Stage,
     panel: pd.DataFrame,
     y: pd.DataFrame,
     folds: PurgedWalkForward,
     edges: pd.DatetimeIndex | None = None,
+    note: Callable[..., Any] | None = None,
 ) -> pd.DataFrame:
     """Predictions for each labelled row by a copy of `stage` that never saw its block.
 
@@ -104,16 +129,26 @@ def out_of_fold(
         See `check_labels`.
     edges : DatetimeIndex, optional
         See `PurgedWalkForward.split`.
+    note : callable, optional
+        `Roles.record` of this part: called with the fold and the rows by role.
 
     Returns
     -------
     DataFrame
         The columns of ``stage.predict`` for the rows of `y` after the first block.
+
+    Raises
+    ------
+    LeakError
+        SV-F26 if the stage learnt from, or stopped by, rows of the block; see `roles_in`.
     """
+    note = note or partial(Roles(panel.index).record, type(stage).__name__)
     time = y.index.get_level_values("time")
     parts, tested = [], []
     for train, test in folds.split(y, edges):
-        learner = replace(stage).fit(until(panel, time[train].max()), y.iloc[train])
+        known = y.iloc[train]
+        learner = replace(stage).fit(until(panel, time[train].max()), known)
+        note(fold_of(y.index[test]), {"test": y.index[test]} | roles_in(learner, known))
         said = learner.predict(until(panel, time[test].max()))
         parts.append(said.loc[y.index[test]])
         tested.append(test)
@@ -122,7 +157,7 @@ def out_of_fold(
 
 @dataclass(frozen=True)
 class DateSplit:
-    """One outer split by date: train, then valid, then test; each purged by label end.
+    """One outer split by date: train, then valid, then test; each purged by label horizon.
 
     Parameters
     ----------
@@ -141,7 +176,7 @@ class DateSplit:
 
     def parts(self, y: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
         """Yield one mapping of part name to row numbers of `y`."""
-        time, end = y.index.get_level_values("time"), y["end"]
+        time, over = y.index.get_level_values("time"), settled(y)
         bounds = {"train": self.train_end, "valid": self.valid_end, "test": self.test_end}
         parts: dict[str, np.ndarray] = {}
         start = time.min()
@@ -149,7 +184,7 @@ class DateSplit:
             if last is None:
                 continue
             stop = _day_after(last)
-            inside = (time >= start) & (time < stop) & (end < stop).to_numpy()
+            inside = (time >= start) & (time < stop) & (over < stop).to_numpy()
             parts[name] = np.flatnonzero(inside)
             start = stop
             if not len(parts[name]) and name == "train":
@@ -173,6 +208,11 @@ class RollingSplit:
     """
 
     blocks: PurgedWalkForward = field(default_factory=PurgedWalkForward)
+
+    @property
+    def embargo(self) -> int:
+        """Bars before each test block in which no training label may be open."""
+        return self.blocks.embargo
 
     def parts(self, y: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
         """Yield a mapping of ``train`` and ``test`` to row numbers of `y`, once per block."""

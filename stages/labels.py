@@ -65,7 +65,7 @@ class Labels:
         """Most bars from a decision to the end of its label."""
         return self.horizon + self.delay
 
-    def fit(self, bars: pd.DataFrame) -> Self:
+    def fit(self, bars: pd.DataFrame, rows: pd.Index | None = None) -> Self:
         """Learn what the labels need from `bars`: nothing, unless a subclass says so."""
         check_panel(bars)
         return self
@@ -108,6 +108,8 @@ class TripleBarrier(Labels):
     Attributes
     ----------
     width_ : float
+    roles_ : dict of str to MultiIndex
+        Rows that `fit` set the width on, as ``calibrate``; none where the width was given.
 
     References
     ----------
@@ -125,20 +127,30 @@ class TripleBarrier(Labels):
         if self.entry not in ("close", "open") or (self.entry == "open" and self.delay < 1):
             raise ValueError(f"need entry='close', or 'open' and delay >= 1, got {self}")
 
-    def fit(self, bars: pd.DataFrame) -> Self:
+    def fit(self, bars: pd.DataFrame, rows: pd.Index | None = None) -> Self:
         """Set `width_` so that one label in three is a hold; give bars of the training only.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, F)
+        rows : MultiIndex, optional
+            Rows whose labels may be counted; default all whose whole horizon `bars` hold.
 
         Raises
         ------
         DataError
-            If no bar has both a volatility before it and a whole horizon after it.
+            If no row has both a volatility before it and a whole horizon after it.
         """
+        self.roles_: dict[str, pd.Index] = {}
         if self.width is not None:
             self.width_ = float(self.width)
             return self
         unit = self._unit(bars)
-        reach = (self._walk(bars, unit)[3] / unit)[self._inside(bars)]
-        reach = reach[np.isfinite(reach)]
+        reach = self._walk(bars, unit)[3] / unit
+        used = np.isfinite(reach) & ~self._over_gap(_times(bars), self._final(bars))
+        if rows is not None:
+            used &= bars.index.isin(rows)
+        reach = reach[used]
         if not len(reach):
             raise DataError(
                 f"no bar has a whole label of {self.span} bars",
@@ -147,15 +159,18 @@ class TripleBarrier(Labels):
             )
         self.width_ = float(np.quantile(reach, 1 / 3))
         # a bar that touches both barriers holds as well: make room for those
-        extra = float((self.label(bars)["side"] == 0).mean()) - 1 / 3
+        side = self.label(bars)["side"].reindex(bars.index[used])
+        extra = float((side == 0).mean()) - 1 / 3
         self.width_ = float(np.quantile(reach, np.clip(1 / 3 - extra, 0, 1)))
+        self.roles_ = {"calibrate": bars.index[used]}
         return self
 
     def label(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Labels of the rows of `bars` whose whole horizon is known: see `check_labels`."""
         side, last, ret, _ = self._walk(bars, self.scale(bars).to_numpy())
-        known = np.isfinite(ret) & self._inside(bars)
-        return _table(bars, known, side, _times(bars)[last], last, ret)
+        time, final = _times(bars), self._final(bars)
+        known = np.isfinite(ret) & ~self._over_gap(time, final)
+        return _table(bars, known, side, time[last], last, ret, over=time[final])
 
     def scale(self, bars: pd.DataFrame) -> pd.Series:
         """Log distance of the barriers at each row: the return at stake, known at the row."""
@@ -187,9 +202,9 @@ class TripleBarrier(Labels):
         enter = bars[self.entry].to_numpy(dtype="float64", copy=True)
         return first_touch(prices, asset_starts(bars), width.copy(), enter, steps)
 
-    def _inside(self, bars: pd.DataFrame) -> np.ndarray:
-        span = self.span - (self.entry == "open")
-        return ~self._over_gap(_times(bars), _ahead(bars, span))
+    def _final(self, bars: pd.DataFrame) -> np.ndarray:
+        """Row number of the vertical barrier, as far as the bars reach."""
+        return _ahead(bars, self.span - (self.entry == "open"))
 
 
 @dataclass
@@ -332,6 +347,13 @@ def _table(
     end: pd.DatetimeIndex,
     last: np.ndarray,
     ret: np.ndarray,
+    over: pd.DatetimeIndex | None = None,
 ) -> pd.DataFrame:
-    columns = {"side": side.astype("int8"), "end": end, "weight": uniqueness(last), "ret": ret}
+    columns = {
+        "side": side.astype("int8"),
+        "end": end,
+        "weight": uniqueness(last),
+        "ret": ret,
+        "horizon_end": end if over is None else over,
+    }
     return pd.DataFrame(columns, bars.index)[known]

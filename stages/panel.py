@@ -86,10 +86,11 @@ def check_labels(y: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    y : DataFrame of shape (n <= N, 3 or 4)
+    y : DataFrame of shape (n <= N, 3 to 5)
         Indexed by the rows of a panel to learn from, with `side` (int8: the one of -1, 0, 1
         that paid), `end` (UTC time at which that was known), `weight` (float > 0) and, where
-        known, `ret` (return over the label's span, fraction).
+        known, `ret` (return over the label's span, fraction) and `horizon_end` (UTC time at
+        which the whole horizon is over, however early the side was known; see `settled`).
 
     Raises
     ------
@@ -105,7 +106,34 @@ def check_labels(y: pd.DataFrame) -> pd.DataFrame:
     time = y.index.get_level_values("time")
     _refuse(y, ~(y["end"] > time), "has a label that does not end after it", "check the label end")
     _refuse(y, ~(y["weight"] > 0), "has a weight that is not above 0", "drop the row")
+    if "horizon_end" in y:
+        if not _is_utc(y["horizon_end"].dtype):
+            raise _broken(
+                f"horizon_end must be UTC, got {y['horizon_end'].dtype}",
+                cure="tz_localize or tz_convert it, or leave the column out",
+            )
+        early = ~(y["horizon_end"] >= y["end"])
+        _refuse(y, early, "has a horizon that is over before its label ends", "check horizon_end")
     return y
+
+
+def settled(y: pd.DataFrame) -> pd.Series:
+    """UTC time from which nothing about each label is open: purge by this, not by `end`.
+
+    A barrier that is touched ends a label early, and labels that end early are not the ones that
+    hold. Purged by `end`, the last bars before a cut would keep those alone.
+
+    Parameters
+    ----------
+    y : DataFrame of shape (n, 3 to 5)
+        See `check_labels`.
+
+    Returns
+    -------
+    Series of n times
+        `horizon_end`, or `end` where the labels do not carry it.
+    """
+    return y["horizon_end"] if "horizon_end" in y else y["end"]
 
 
 def until(panel: pd.DataFrame, time: pd.Timestamp) -> pd.DataFrame:

@@ -13,8 +13,11 @@ from stages.labels import TripleBarrier
 from stages.markets import noise_iid
 
 
-def labels(seed: int, times: int, assets: int) -> pd.DataFrame:
-    """Labels of random length on a random part of the rows of a ragged panel."""
+def labels(seed: int, times: int, assets: int, horizon: bool = True) -> pd.DataFrame:
+    """Labels of random length on a random part of the rows of a ragged panel.
+
+    With a horizon, many are known before it is over.
+    """
     rng = np.random.default_rng(seed)
     clock = pd.date_range("2020-01-01", periods=times + 12, tz="UTC")
     frames = {}
@@ -22,9 +25,11 @@ def labels(seed: int, times: int, assets: int) -> pd.DataFrame:
         at = np.sort(
             rng.choice(times, size=max(2, int(times * rng.uniform(0.5, 1))), replace=False)
         )
-        ends = clock[at + rng.integers(1, 12, len(at))]
+        span = rng.integers(1, 12, len(at))
+        ends, over = clock[at + span], clock[at + np.maximum(span, rng.integers(1, 12, len(at)))]
         sides = rng.integers(-1, 2, len(at)).astype("int8")
-        frames[f"A{k}"] = pd.DataFrame({"side": sides, "end": ends, "weight": 1.0}, clock[at])
+        own = pd.DataFrame({"side": sides, "end": ends, "weight": 1.0}, clock[at])
+        frames[f"A{k}"] = own.assign(horizon_end=over) if horizon else own
     return pd.concat(frames, names=["asset", "time"])
 
 
@@ -44,19 +49,20 @@ def y(market):
     n_folds=st.integers(1, 6),
     embargo=st.integers(0, 15),
     first=st.floats(0.3, 0.6),
+    horizon=st.booleans(),
 )
 def test_no_training_label_reaches_into_the_embargo_or_the_test_block(
-    seed, n_folds, embargo, first
+    seed, n_folds, embargo, first, horizon
 ):
-    y = labels(seed, times=120, assets=3)
+    y = labels(seed, times=120, assets=3, horizon=horizon)
     bars = y.index.unique("time").sort_values()
     folds = PurgedWalkForward(n_folds, first, embargo)
     count = 0
     for train, test in folds.split(y):
-        time, end = y.index.get_level_values("time"), pd.DatetimeIndex(y["end"])
+        time, over = y.index.get_level_values("time"), y["horizon_end" if horizon else "end"]
         opened = bars.get_loc(time[test].min())
         # the brute-force reading of the docstring, row by row
-        allowed = [i for i in range(len(y)) if end[i] < bars[max(opened - embargo, 0)]]
+        allowed = [i for i in range(len(y)) if over.iloc[i] < bars[max(opened - embargo, 0)]]
         assert list(train) == allowed
         assert not set(train) & set(test)
         count += 1
@@ -169,10 +175,10 @@ def test_noise_is_learnt_by_heart_but_not_found_out_of_fold(market, y):
     assert (unseen == y["side"].loc[unseen.index]).mean() < 0.42
 
 
-def test_a_date_split_cuts_where_it_says_and_purges_by_label_end(y):
+def test_a_date_split_cuts_where_it_says_and_purges_by_label_horizon(y):
     split = DateSplit("2000-08-31", "2000-10-31", "2000-12-31")
     (parts,) = split.parts(y)
-    time, end = y.index.get_level_values("time"), y["end"]
+    time, end = y.index.get_level_values("time"), y["horizon_end"]
     assert list(parts) == ["train", "valid", "test"]
     for name, start, stop in [
         ("train", "2000-01-01", "2000-09-01"),
@@ -219,3 +225,45 @@ def test_a_rolling_split_trains_on_ever_more(y):
 def test_a_split_at_no_date_is_refused(date):
     with pytest.raises(ValueError, match="2014-12-31"):
         DateSplit(train_end=date)
+
+
+# labels that are decided early
+
+
+@pytest.fixture(scope="module", params=[5, 20])
+def driftless(request):
+    """Barrier labels of a random walk, a third of them holds wherever one looks."""
+    rng, times = np.random.default_rng(1), 1000
+    clock = pd.bdate_range("2000-01-03", periods=times, tz="UTC")
+    index = pd.MultiIndex.from_product([list("ABCDEFGH"), clock], names=["asset", "time"])
+    closes = 100 * np.exp(rng.normal(0, 0.01, (8, times)).cumsum(axis=1)).ravel()
+    bars = pd.DataFrame({"close": closes}, index)
+    labels = TripleBarrier(horizon=request.param).fit(bars)
+    return labels.span, labels.label(bars)
+
+
+def holds_before_each_cut(y: pd.DataFrame, span: int) -> float:
+    """Share of holds in the last `span` bars of each training part."""
+    found = []
+    for train, _ in PurgedWalkForward(8, 0.3, embargo=span).split(y):
+        bars = y.index.get_level_values("time")[train]
+        found.append(y["side"].iloc[train][bars >= bars.unique().sort_values()[-span]])
+    return float((pd.concat(found) == 0).mean())
+
+
+def test_the_last_labels_before_a_cut_hold_as_often_as_any(driftless):
+    """Purged by the first touch, only labels that were touched early are left there."""
+    span, y = driftless
+    assert (y["side"] == 0).mean() == pytest.approx(1 / 3, abs=0.01)
+    assert holds_before_each_cut(y, span) == pytest.approx(1 / 3, abs=0.06)
+    assert holds_before_each_cut(y.drop(columns="horizon_end"), span) < 0.25
+
+
+def test_a_cut_by_date_keeps_no_label_for_being_decided_early(driftless):
+    span, y = driftless
+    time, last = y.index.get_level_values("time"), pd.Timestamp("2002-12-31", tz="UTC")
+    (parts,) = DateSplit("2002-12-31", None, "2003-12-31").parts(y)
+    bars = y.index.unique("time").sort_values()
+    newest = bars[bars <= last][-span - 1]
+    assert time[parts["train"]].max() == newest
+    assert (time[parts["train"]] == newest).sum() == 8  # all assets, whatever became of them

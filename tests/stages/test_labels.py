@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from stages import barriers
 from stages.base import DataError
 from stages.labels import FixedHorizon, Given, Terciles, TripleBarrier, forward_return
-from stages.panel import PanelError, check_labels, until
+from stages.panel import PanelError, check_labels, settled, until
 
 CONF = Path(__file__).parents[2] / "conf" / "labels"
 LABELERS = [
@@ -66,7 +66,8 @@ def slow_triple_barrier(bars: pd.DataFrame, labels: TripleBarrier) -> pd.DataFra
             if np.isnan(price) or span.isna().any(axis=None):
                 continue
             up, down = price * np.exp([width[name, time], -width[name, time]])
-            said = (0, span.index[-1], span["close"].iloc[-1])
+            over = span.index[-1]
+            said = (0, over, span["close"].iloc[-1])
             for when, bar in span.iterrows():
                 if bar["open"] >= up or bar["open"] <= down:
                     said = (1 if bar["open"] >= up else -1, when, bar["open"])
@@ -79,8 +80,8 @@ def slow_triple_barrier(bars: pd.DataFrame, labels: TripleBarrier) -> pd.DataFra
                 else:
                     continue
                 break
-            out[name, time] = (*said[:2], said[2] / price - 1)
-    return pd.DataFrame.from_dict(out, orient="index", columns=["side", "end", "ret"])
+            out[name, time] = (*said[:2], said[2] / price - 1, over)
+    return pd.DataFrame.from_dict(out, orient="index", columns=["side", "end", "ret", "over"])
 
 
 @pytest.mark.parametrize("entry", ["close", "open"])
@@ -94,6 +95,7 @@ def test_the_barriers_are_those_of_the_definition(entry, missing):
     assert list(y.index) == list(slow.index)
     assert (y["side"].to_numpy() == slow["side"]).all()
     assert list(y["end"]) == list(slow["end"])
+    assert list(y["horizon_end"]) == list(slow["over"])
     np.testing.assert_allclose(y["ret"], slow["ret"], rtol=1e-12)
 
 
@@ -120,6 +122,10 @@ def test_labels_keep_the_contract_and_nobody_guesses_the_future(labels):
     y = check_labels(labels.fit(bars).label(bars))
     left = bars.groupby(level="asset").cumcount(ascending=False).loc[y.index]
     assert left.min() == labels.span - (getattr(labels, "entry", "close") == "open")
+    # a horizon is over when its last bar is known, however early the side was
+    last = bars.groupby(level="asset").cumcount().loc[y.index] + left.min()
+    for name, own in y.groupby(level="asset"):
+        assert list(settled(own)) == list(bars.loc[name].index[last.loc[own.index]])
     assert (y["weight"] <= 1).all()
     assert np.isfinite(y["ret"]).all()
     assert y["ret"].dtype == "float64"
@@ -195,6 +201,45 @@ def test_a_given_width_is_kept_and_a_state_brings_it_back():
     assert not Terciles().restore(Terciles().fit(bars).state()).state().values
     with pytest.raises(NotFittedError, match="width_"):
         TripleBarrier().label(bars)
+
+
+def test_a_width_may_be_fitted_on_some_of_the_rows():
+    bars = walk(seed=5, times=600)
+    time = bars.index.get_level_values("time")
+    calm = bars.index[(time < "2020-08-01") & (bars.index.get_level_values("asset") != "C")]
+    wild = bars.copy()
+    late = np.asarray(time >= "2020-08-15")  # a week after the last horizon of the calm rows
+    wild.loc[late] *= np.exp(np.random.default_rng(0).normal(0, 0.5, late.sum()))[:, None]
+    wild.loc["C"] = wild.loc["C"].to_numpy() ** 2
+    one, two = (TripleBarrier().fit(each, calm) for each in (bars, wild))
+    assert one.width_ == two.width_ != TripleBarrier().fit(wild).width_
+    held = one.label(bars)["side"].reindex(calm).dropna() == 0
+    assert held.mean() == pytest.approx(1 / 3, abs=0.02)
+    used = one.roles_["calibrate"]
+    assert list(used) == list(one.label(bars).index.intersection(calm))
+    assert not TripleBarrier(width=0.9).fit(bars).roles_
+
+
+@pytest.mark.parametrize(
+    ("horizon_end", "message"),
+    [
+        (lambda y: y["end"] - pd.Timedelta("1s"), "over before its label ends"),
+        (lambda y: y["end"].where(y["side"] != 0), "over before its label ends"),
+        (lambda y: y["end"].dt.tz_localize(None), "horizon_end must be UTC"),
+    ],
+)
+def test_a_horizon_that_cannot_be_is_refused(horizon_end, message):
+    y = TripleBarrier(width=0.7).label(walk(seed=0))
+    with pytest.raises(PanelError, match=message):
+        check_labels(y.assign(horizon_end=horizon_end(y)))
+
+
+def test_labels_without_a_horizon_are_settled_when_they_end():
+    y = TripleBarrier(width=0.7).label(walk(seed=0))
+    assert (settled(y) > y["end"]).any()
+    early = y.drop(columns="horizon_end")
+    assert check_labels(early) is early
+    pd.testing.assert_series_equal(settled(early), y["end"])
 
 
 def test_too_short_a_history_cannot_fit_a_width():
