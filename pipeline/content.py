@@ -8,6 +8,9 @@ from safetensors.numpy import load, save
 
 from pipeline import recipe
 from stages.base import State, fitted
+from stages.ensemble.novelty import Novelty
+from stages.online.track_record import TrackRecord
+from stages.roles import Roles
 from stages.stack import Stack
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ def content(pipeline: "SignalPipeline") -> tuple[dict[str, Any], dict[str, bytes
         name: getattr(pipeline, f"{name}_").state() for name in ("features", "labels", "replay")
     }
     states |= {name: stage.state() for name, stage in stack}
+    states["novelty"] = stack.novelty.state()  # type: ignore[union-attr]
+    states["record"] = pipeline.record_.state()
     parts = {
         f"{owner}.{name}": part
         for owner, state in states.items()
@@ -34,6 +39,7 @@ def content(pipeline: "SignalPipeline") -> tuple[dict[str, Any], dict[str, bytes
         "labels": recipe.describe(pipeline.labels_),
         "states": {owner: dict(state.values) for owner, state in states.items()},
         "learned": {name: getattr(pipeline, name, None) for name in LEARNED},
+        "roles": pipeline.roles_.table(),
         "learned_until": pipeline.learned_until_.isoformat(),
         "learned_rows": {a: t.isoformat() for a, t in sorted(pipeline.learned_rows_.items())},
         "step_seconds": pipeline.step_.total_seconds(),
@@ -53,6 +59,7 @@ def restore(pipeline: "SignalPipeline", state: State) -> None:
 
     for name in LEARNED:
         setattr(pipeline, name, values["learned"][name])
+    pipeline.roles_ = Roles.of(values["roles"])
     pipeline.learned_until_ = pd.Timestamp(values["learned_until"])
     pipeline.learned_rows_ = {a: pd.Timestamp(t) for a, t in values["learned_rows"].items()}
     pipeline.step_ = pd.Timedelta(seconds=values["step_seconds"])
@@ -61,7 +68,9 @@ def restore(pipeline: "SignalPipeline", state: State) -> None:
     pipeline.replay_ = recipe.build(recipe.describe(pipeline.replay)).restore(of("replay"))
     stack = Stack(pipeline.filter, pipeline.refiner, pipeline.ensemble)
     fresh = {name: recipe.build(recipe.describe(s)).restore(of(name)) for name, s in stack}
-    pipeline.stack_ = Stack(fresh["filter"], fresh.get("refiner"), fresh["ensemble"])
+    pipeline.record_ = TrackRecord(pipeline.skill, pipeline.coverage).restore(of("record"))
+    novelty = Novelty().restore(of("novelty"))
+    pipeline.stack_ = Stack(fresh["filter"], fresh.get("refiner"), fresh["ensemble"], novelty)
     pipeline.references_ = _frame(
         state.parts["references.safetensors"], values["reference_columns"]
     )

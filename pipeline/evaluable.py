@@ -7,9 +7,11 @@ import pandas as pd
 
 from stages.base import DataError
 from stages.panel import age, last_rows, named
-from stages.signal import ODDS
+from stages.signal import ODDS, SIDES, WhyNot
 
-MEASURES = (*ODDS, "epistemic", "aleatoric", "margin", "margin_sd", "certainty")
+MEASURES = (*ODDS, "epistemic", "aleatoric", "margin", "margin_sd", "disagreement", "novelty")
+MEASURES += ("certainty", "certainty_sell", "certainty_buy")
+PROMISES = ("interval_low", "interval_high", *(f"set_{name}" for name in SIDES.values()))
 CURES = {
     "inputs": "bring the bars and columns that are missing, or raise max_missing before training",
     "universe": "bring more of the assets that the model was trained on, over the same dates",
@@ -56,7 +58,7 @@ def outdated(why: pd.Series, expires: pd.DatetimeIndex, as_of: pd.Timestamp | No
     now = why.index.get_level_values("time").max() if as_of is None else as_of
     newest = last_rows(why.to_frame()).index
     stale = {
-        row: f"stale: expired {end:%Y-%m-%d %H:%M} UTC"
+        row: f"staleness: expired {end:%Y-%m-%d %H:%M} UTC"
         for row, end in zip(newest, expires, strict=True)
         if end < now
     }
@@ -70,8 +72,11 @@ def abstain(panel: pd.DataFrame, why: pd.Series) -> pd.DataFrame:
     """Blank the odds of decided rows that are not evaluable: an abstention is no opinion."""
     said = (why != "").to_numpy()
     out = said | (panel["status"] == "abstain").to_numpy()
-    blank = {name: panel[name].mask(out) for name in (*MEASURES, "side", "strength")}
-    whys = [(m,) if s else w for m, s, w in zip(why, said, panel["why_not"], strict=True)]
+    promised = [name for name in PROMISES if name in panel]
+    blank = {name: panel[name].mask(out) for name in (*MEASURES, *promised, "side", "strength")}
+    whys = [
+        (WhyNot.of(m),) if s else w for m, s, w in zip(why, said, panel["why_not"], strict=True)
+    ]
     status = panel["status"].mask(out, "abstain")
     return panel.assign(**blank, status=status, why_not=pd.Series(whys, panel.index, dtype=object))
 

@@ -13,7 +13,8 @@ def main(cfg: "DictConfig") -> None:
     """Load the model, predict the newest bar of each asset (or all), write, show."""
     from pathlib import Path
 
-    from pipeline.assemble import flag, instant, load_model, load_source
+    from pipeline.assemble import flag, instant, load_model, load_source, model_folder
+    from pipeline.certificates import standing
     from pipeline.lock import lock
     from pipeline.report import terminal
     from pipeline.signals_io import record_suffix, write_signals
@@ -46,11 +47,13 @@ def main(cfg: "DictConfig") -> None:
 
             step("writing the page")
             card = pipeline.evaluation_ or {}
-            write_page(Path(cfg.report), signals, card, terminal.about(source))
+            about = terminal.about(source)
+            write_page(Path(cfg.report), signals, card, about, pipeline.record_)
     if cfg.json:
         terminal.show_json([terminal.record(s, cfg) for s in signals])
     else:
         terminal.show_signals(signals, source)
+    terminal.say(standing(model_folder(cfg), pipeline))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,36 @@ from pipeline import artifacts, recipe
 from pipeline.content import content, restore
 from pipeline.data.instruments import Instruments
 from pipeline.evaluable import abstain, none_evaluable, obstacles, outdated, too_short
-from pipeline.matured import known, newest_rows, refuse_open_horizons
+from pipeline.matured import (
+    known,
+    newer_rows,
+    newest_rows,
+    prequential,
+    refuse_open_horizons,
+)
 from pipeline.signals import Signals, expiries, to_signals
 from stages.base import ConfigError, DataError, Explanation, State, fitted
+from stages.ensemble.conformal import Coverage
 from stages.ensemble.decide import Decide
-from stages.explain.explainer import Explainer
+from stages.ensemble.skill import SkillTest
+from stages.explain.explainer import Explainer, reference_panel
 from stages.features.build import FeatureSet, GivenFeatures
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
 from stages.labels import Given
 from stages.online.replay import ReplayBuffer
-from stages.panel import age, check_labels, check_panel, last_rows, stretch, until
+from stages.online.track_record import TrackRecord
+from stages.panel import (
+    age,
+    asset_starts,
+    check_labels,
+    check_panel,
+    last_rows,
+    settled,
+    stretch,
+    until,
+)
+from stages.roles import DEPLOYED, EVERY
 from stages.stack import Stack, pass_forward
 
 log = logging.getLogger(__name__)
@@ -49,6 +68,10 @@ class SignalPipeline:
         Stage 3.
     decide : Decide
         From posterior to side, status and why-not.
+    skill : SkillTest
+        Nothing is fired before it has passed.
+    coverage : Coverage or None
+        Sets of sides and intervals of returns; None promises none.
     explainer : Explainer
         Reference rows, and how many reasons are put in words.
     replay : ReplayBuffer
@@ -66,10 +89,14 @@ class SignalPipeline:
         The three fitted stages.
     unseen_ : DataFrame
         Out-of-fold rows with the columns of every stage and the decision: what to evaluate.
+    record_ : TrackRecord
+        Skill and coverage so far: first of `unseen_`, then of what `update` learns.
     references_ : DataFrame
         Rows the explanations compare with.
+    roles_ : Roles
+        Which rows did what in which fit; of a stored model the table alone.
     learned_until_ : Timestamp
-        Newest label end that any part has learnt from.
+        Newest bar that a horizon of a label learnt from reaches.
     learned_rows_ : dict of str to Timestamp
         Newest row of each asset that was learnt from: `update` goes on after it.
     evaluation_ : dict or None
@@ -83,6 +110,8 @@ class SignalPipeline:
     refiner: Any
     ensemble: Any
     decide: Decide
+    skill: SkillTest = field(default_factory=SkillTest)
+    coverage: Coverage | None = None
     explainer: Explainer = field(default_factory=Explainer)
     replay: ReplayBuffer = field(default_factory=ReplayBuffer)
     instruments: Instruments = field(default_factory=Instruments)
@@ -91,12 +120,24 @@ class SignalPipeline:
     def __post_init__(self) -> None:
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"max_missing must lie in [0, 1], got {self.max_missing}")
+        if not isinstance(self.folds, PurgedWalkForward):
+            raise ValueError(
+                f"folds must be PurgedWalkForward, got {type(self.folds).__name__}: stages pass "
+                "their words forward in time; use it as split"
+            )
         horizon = self.labels.horizon
         if self.folds.embargo < horizon:
             raise ValueError(
                 f"folds.embargo={self.folds.embargo} bars is shorter than horizon={horizon}: "
                 "training labels would touch the test block; raise folds.embargo"
             )
+        if self.coverage is not None:
+            own, theirs = (self.coverage.horizon, self.coverage.delay), (horizon, self.labels.delay)
+            if own != theirs:
+                raise ValueError(
+                    f"coverage has horizon and delay {own}, the labels {theirs}: an interval "
+                    "would be of another return than the one that is decided on"
+                )
 
     @property
     def window(self) -> int:
@@ -108,7 +149,12 @@ class SignalPipeline:
         """Bars an asset needs, the newest included, for its newest row to be evaluable."""
         return int(fitted(self, "features_").warmup) + self.window
 
-    def fit(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> Self:
+    def fit(
+        self,
+        bars: pd.DataFrame,
+        y: pd.DataFrame | None = None,
+        rows: pd.Index | None = None,
+    ) -> Self:
         """Fit each stage on what the stages before it said about rows they had not seen.
 
         Parameters
@@ -117,31 +163,47 @@ class SignalPipeline:
             A checked panel of bars.
         y : DataFrame of shape (n, 3), optional
             Labels that override the labeler; see `check_labels`.
+        rows : MultiIndex, optional
+            The only rows that anything is learnt from, where others between them are held out;
+            all bars still are the past of the rows after them.
 
         Raises
         ------
         DataError
             When too few rows are evaluable, or a block lacks a side.
+        LeakError
+            SV-F26 when a row has two roles in a fold; see `Roles`.
         """
         check_panel(bars)
         self.features_ = replace(self.features).fit(bars)
         self.step_ = _median_step(bars)
         self._refuse_short(bars)
-        self.labels_ = self._labeler(bars, y)
+        self.labels_ = self._labeler(bars, y, rows)
         panel = self.panel(bars)
         y = check_labels(self.labels_.label(bars) if y is None else y)
         y = y[panel["ready"].reindex(y.index, fill_value=False).to_numpy()]
+        y = y if rows is None else y[y.index.isin(rows)]
         if y.empty:
             raise self._unlabelled(panel)
         log.info("%d labelled rows of %d assets", len(y), len(y.index.unique("asset")))
         template = Stack(self.filter, self.refiner, self.ensemble)
         passed = pass_forward(template, panel, y, self.folds, self.decide)
         self.stack_, self.gate_ = passed.stack, dict(passed.gate)
-        self.unseen_ = passed.unseen.assign(**self.decide.decide(passed.unseen))
-        references = self.explainer.choose(self.stack_, panel, self.window)
+        self.record_ = TrackRecord(self.skill, self.coverage).fit(
+            passed.unseen, y, bars, self.labels.span
+        )
+        self.unseen_ = self.judged(passed.unseen)
+        heard = [name for name, _ in self.stack_]
+        judged = {"calibrate": passed.unseen.index}
+        passed.roles.record("record", DEPLOYED, judged, hears=heard)
+        self.roles_ = passed.roles.record("labels", EVERY, getattr(self.labels_, "roles_", {}))
+        known = panel if rows is None else panel.assign(ready=panel.index.isin(y.index))
+        chosen = self.explainer.pick(self.stack_, known, self.window)
+        self.roles_.record("references", DEPLOYED, {"reference": chosen})
+        references = reference_panel(panel, chosen, self.window)
         self.references_ = references.astype("float32")  # as they are stored
         self.replay_ = replace(self.replay).add(passed.panel, passed.matured)
-        self.learned_until_, self.learned_rows_ = y["end"].max(), newest_rows(y)
+        self.learned_until_, self.learned_rows_ = settled(y).max(), newest_rows(y)
         self.evaluation_: dict[str, Any] | None = None  # of another training, if any
         return self
 
@@ -194,6 +256,9 @@ class SignalPipeline:
     def update(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> dict[str, int]:
         """Learn from labels that matured since the last time: stage 3, and the replay buffer.
 
+        Before it learns, the model is judged by what it had said of the rows, as if it had been
+        updated at every bar: skill and coverage count nothing that it said afterwards.
+
         Parameters
         ----------
         bars : DataFrame of shape (N, F)
@@ -218,10 +283,13 @@ class SignalPipeline:
         new = y[~known(y.index, self.learned_rows_)]
         ready = new[panel["ready"].reindex(new.index, fill_value=False).to_numpy()]
         if len(ready):
-            panel = self.stack_.predict(stretch(panel, ready.index, self.window))
-            self.stack_.ensemble.update(panel, ready)
+            fresh = newer_rows(panel, self.record_.rows_, self.learned_until_)
+            rows = ready.index.append(fresh).unique()
+            panel = self.stack_.predict(stretch(panel, rows, self.window))
+            said = prequential(self.stack_.ensemble, panel, ready, fresh)
+            self.record_.update(said, ready, bars)
             self.replay_.add(panel, ready)
-            self.learned_until_ = max(self.learned_until_, ready["end"].max())
+            self.learned_until_ = max(self.learned_until_, settled(ready).max())
             self.learned_rows_ |= newest_rows(ready)
         counts = {"learned": ready, "known": y.drop(new.index), "incomplete": new.drop(ready.index)}
         return {name: len(rows) for name, rows in counts.items()}
@@ -256,9 +324,13 @@ class SignalPipeline:
         panel = fitted(self, "features_").build(bars)
         obstacle = obstacles(panel, self.features_.ready(bars), self.warmup, self.max_missing)
         extra = {"obstacle": obstacle, "ready": (obstacle == "").to_numpy()}
+        if self.coverage is not None:
+            extra["sigma"] = self.coverage.sigma(bars)
+        classes = self.instruments.classes(bars.index.get_level_values("asset"))
+        if self.decide.floors:
+            extra["floor"] = self.decide.floor(classes)
         scale = self.labels_.scale(bars)
         if scale is not None:
-            classes = self.instruments.classes(bars.index.get_level_values("asset"))
             extra |= {"scale": scale, "cost": self.decide.cost(classes)}
         elif any(self.decide.cost_bps.values()):
             raise ConfigError(
@@ -269,6 +341,19 @@ class SignalPipeline:
                 cure="costs=none, or labels=triple_barrier",
             )
         return panel.assign(**extra)
+
+    def judged(self, panel: pd.DataFrame, record: TrackRecord | None = None) -> pd.DataFrame:
+        """`panel` with skill and coverage as known at the time of each row, and the decision.
+
+        Parameters
+        ----------
+        panel : DataFrame of shape (N, F)
+            With the columns of every stage.
+        record : TrackRecord, optional
+            Of what was known when; default `record_`.
+        """
+        panel = _beside(panel, (record or fitted(self, "record_")).predict(panel))
+        return _beside(panel, self.decide.decide(panel))
 
     def content(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """JSON values and binary parts that make up the artifact."""
@@ -294,12 +379,18 @@ class SignalPipeline:
         expires = expiries(last, self.instruments, self.labels.span, self.step_)
         why = outdated(panel["obstacle"], expires, as_of)
         if newest:
-            panel = panel.groupby(level="asset", sort=False).tail(self.window)
-        panel = fitted(self, "stack_").predict(panel)
+            panel = panel.groupby(level="asset", sort=False).tail(self.window + self._tied(panel))
+        panel = self.judged(fitted(self, "stack_").predict(panel))
         if newest:
             panel = last_rows(panel)
-        panel = panel.assign(**self.decide.decide(panel))
         return abstain(panel, why.loc[panel.index])
+
+    def _tied(self, panel: pd.DataFrame) -> int:
+        """Most rows of an asset, beside its newest, that the decision on that one looks at."""
+        starts, times = asset_starts(panel), panel.index.get_level_values("time")
+        since = self.decide.since(pd.DatetimeIndex(times[starts[1:] - 1]))
+        within = times >= since.repeat(np.diff(starts))
+        return int(np.add.reduceat(np.asarray(within, dtype=int), starts[:-1]).max()) - 1
 
     def _explained(self, panel: pd.DataFrame, rows: pd.Index) -> Explanation:
         panel = fitted(self, "stack_").predict(stretch(panel, rows, self.window))
@@ -315,13 +406,16 @@ class SignalPipeline:
             )
         return self.explainer.explain(self.stack_, panel, rows, self.references_)  # type: ignore[arg-type]
 
-    def _labeler(self, bars: pd.DataFrame, y: pd.DataFrame | None) -> Any:
+    def _labeler(self, bars: pd.DataFrame, y: pd.DataFrame | None, rows: pd.Index | None) -> Any:
         """Labeler whose barrier width is fitted on bars that every fold trains on."""
         if y is not None:
             return Given(self.labels.horizon, self.labels.delay)
-        times = bars.index.unique("time").sort_values()
-        first = times[max(int(self.folds.first * len(times)) - 1, 0)]
-        return replace(self.labels).fit(until(bars, first))
+        times = (bars.index if rows is None else rows).unique("time").sort_values()
+        # the last bars have no label, so the first block ends that much earlier; and the
+        # embargo before the second holds for the width as for any other training
+        labelled = len(times) - (self.labels.span if rows is None else 0)
+        first = times[max(int(self.folds.first * labelled) - 1 - self.folds.embargo, 0)]
+        return replace(self.labels).fit(until(bars, first), rows)
 
     def _refuse_short(self, bars: pd.DataFrame) -> None:
         if not (age(bars) >= self.warmup - 1).any():
@@ -337,6 +431,11 @@ class SignalPipeline:
             why=f"a row needs {self.warmup} bars up to it, and its label's bars after it",
             cure=f"bring more than {self.warmup + self.labels.span} bars of each asset",
         )
+
+
+def _beside(panel: pd.DataFrame, columns: pd.DataFrame) -> pd.DataFrame:
+    """`panel` with columns of the same rows; as arrays, for each Series would be aligned again."""
+    return panel.assign(**{str(name): column.array for name, column in columns.items()})
 
 
 def _median_step(bars: pd.DataFrame) -> pd.Timedelta:

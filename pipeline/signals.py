@@ -3,6 +3,7 @@
 import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
                 epistemic=row["epistemic"],
                 aleatoric=row["aleatoric"],
                 strength=None if abstains else row["strength"],
-                why_not=tuple(row["why_not"]),
+                why_not=row["why_not"],
                 stages={} if abstains else trail,
                 reasons=None
                 if abstains or why is None
@@ -82,6 +83,11 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
                 session=_session(row),
                 model=model,
                 replay=replay,
+                novelty=row.get("novelty", nan),
+                disagreement=row.get("disagreement", nan),
+                interval=_interval(row, pipeline),
+                sides=tuple(s for s, n in SIDES.items() if row.get(f"set_{n}") == 1),
+                skill=_skill(row, pipeline),
             )
         )
     return out
@@ -137,6 +143,18 @@ def expiries(
             here = calendars == calendar
             out[here] = sessions_after(times[here], span, str(calendar))
     return pd.DatetimeIndex(out)
+
+
+def skill_sentence(skill: Mapping[str, Any]) -> str:
+    """How far the skill test of a signal has come, in words; empty where there was none."""
+    if not skill or skill["needed"] == 1:
+        return ""
+    so_far = f"e = {skill['e_value']:.3g} of {skill['needed']:g} after {skill['bars']:,} bars"
+    if skill["proven"]:
+        return f"skill test: passed; {so_far}"
+    if skill["left"] is None:
+        return f"skill test: {so_far}; no skill so far"
+    return f"skill test: {so_far}; about {_rough(skill['left'])} more at this pace"
 
 
 def references_hash(references: pd.DataFrame) -> str:
@@ -201,6 +219,30 @@ def _prices(row: Mapping[str, Any]) -> dict[str, float]:
     return prices
 
 
+def _rough(count: float) -> str:
+    """Two digits of a count: 713.2 is about 710."""
+    return f"{float(f'{count:.2g}'):,.0f}"
+
+
+def _interval(row: Mapping[str, Any], pipeline: "SignalPipeline") -> dict[str, float]:
+    low, high = row.get("interval_low", nan), row.get("interval_high", nan)
+    if pipeline.coverage is None or np.isnan(low) or np.isnan(high):
+        return {}
+    return {"low": float(low), "high": float(high), "level": float(pipeline.coverage.level)}
+
+
+def _skill(row: Mapping[str, Any], pipeline: "SignalPipeline") -> dict[str, float | bool | None]:
+    e_value, left = row["skill.e_value"], row["skill.left"]
+    return {
+        "e_value": e_value,
+        "needed": row["skill.needed"],
+        "progress": pipeline.record_.skill_.progress(e_value),
+        "bars": int(row["skill.bars"]),
+        "left": None if np.isnan(left) else left,
+        "proven": bool(row["skill.proven"]),
+    }
+
+
 def _no_asset(asset: str, rows: pd.Index) -> DataError:
     times, assets = rows.get_level_values("time"), sorted(set(rows.get_level_values("asset")))
     return DataError(
@@ -233,6 +275,7 @@ def _session(row: Mapping[str, Any]) -> str | None:
 def _row(s: Signal) -> dict[str, Any]:
     side = "" if s.side is None else SIDE_TEXT[s.side]
     stopped = s.why_not if s.status in ("hold", "abstain") else ()  # before what it leans on
+    words = [*map(str, stopped), *(s.reasons.text[:3] if s.reasons else ())]
     return {
         "asset": s.asset,
         "time": f"{s.time:%Y-%m-%d %H:%M}",
@@ -242,9 +285,17 @@ def _row(s: Signal) -> dict[str, Any]:
         "certainty": _number(s.certainty, ".2f"),
         "epistemic": _number(s.epistemic, ".4f"),
         "aleatoric": _number(s.aleatoric, ".3f"),
+        "novelty": _number(s.novelty, ".1f"),
+        "set": " ".join(SIDE_TEXT[held] for held in s.sides),
+        "interval": interval_text(s.interval),
         "stages": " → ".join(_trail_text(s.stages.items())),
-        "why": "; ".join((*stopped, *(s.reasons.text[:3] if s.reasons else ()))),
+        "why": "; ".join(words),
     }
+
+
+def interval_text(interval: Mapping[str, float]) -> str:
+    """``-3.1% to +4.2%``, or empty."""
+    return f"{interval['low']:+.1%} to {interval['high']:+.1%}" if interval else ""
 
 
 def _trail_text(trail: Iterable[tuple[str, Any]]) -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.files import json_bytes, replace_atomic, write_atomic
 from stages.base import ConfigError, StoreError
-from stages.signal import SIDE_NUMBER, SIDE_TEXT, Reasons, Signal
+from stages.signal import SIDE_NUMBER, SIDE_TEXT, Reasons, Signal, WhyNot
 
 SCHEMA_VERSION = "1"  # of schemas/signal-v1.json
 KEY = ("asset", "time", "model", "config")
@@ -21,6 +21,7 @@ Record = dict[str, Any]
 _TIME = pa.timestamp("us", tz="UTC")
 _SIDES = pa.struct([(text, pa.float64()) for text in SIDE_TEXT.values()])
 _DOUBTS = pa.struct([("epistemic", pa.float64()), ("aleatoric", pa.float64())])
+_INTERVAL = pa.struct([(name, pa.float64()) for name in ("low", "high", "level")])
 _TABLE = pa.schema(
     [
         ("schema_version", pa.string()),
@@ -34,18 +35,23 @@ _TABLE = pa.schema(
         ("confidence", pa.float64()),
         ("certainty", pa.float64()),
         ("uncertainty", _DOUBTS),
-        ("why_not", pa.list_(pa.string())),
-        ("stages", pa.string()),  # JSON text from here on where the keys are the model's
+        ("why_not", pa.string()),  # JSON text from here on where the keys are the model's
+        ("stages", pa.string()),
         ("explanation", pa.string()),
         ("prices", pa.string()),
         ("replay", pa.string()),
         ("expires", _TIME),
         ("model", pa.string()),
         ("config", pa.string()),
+        ("novelty", pa.float64()),
+        ("disagreement", pa.float64()),
+        ("interval", _INTERVAL),
+        ("sides", pa.list_(pa.string())),
+        ("skill", pa.string()),
     ]
 )
 _TIMES = ("time", "expires")
-_TEXTS = ("stages", "explanation", "prices", "replay")
+_TEXTS = ("why_not", "stages", "explanation", "prices", "replay", "skill")
 
 
 def to_record(signal: Signal, config: str) -> Record:
@@ -71,7 +77,10 @@ def to_record(signal: Signal, config: str) -> Record:
         "confidence": _number(signal.confidence),
         "certainty": _number(signal.certainty),
         "uncertainty": {name: _number(value) for name, value in doubts.items()},
-        "why_not": list(signal.why_not),
+        "why_not": [
+            {"key": why.key, "text": why.text, "value": why.value, "limit": why.limit}
+            for why in signal.why_not
+        ],
         "stages": _json_values(signal.stages),
         "explanation": None if signal.reasons is None else _explanation(signal.reasons),
         "prices": {name: float(price) for name, price in signal.prices.items()},
@@ -79,6 +88,11 @@ def to_record(signal: Signal, config: str) -> Record:
         "expires": _text(signal.expires),
         "model": signal.model,
         "config": config,
+        "novelty": _number(signal.novelty),
+        "disagreement": _number(signal.disagreement),
+        "interval": {n: _finite(v) for n, v in signal.interval.items()} or None,
+        "sides": [SIDE_TEXT[side] for side in signal.sides] or None,
+        "skill": _json_values(signal.skill) or None,
     }
 
 
@@ -107,12 +121,17 @@ def from_record(record: Mapping[str, Any]) -> Signal:
         expires=pd.Timestamp(record["expires"]).as_unit("us"),
         model=record["model"],
         strength=record["strength"],
-        why_not=tuple(record["why_not"]),
+        why_not=tuple(WhyNot(**why) for why in record["why_not"]),
         stages=record["stages"],
         reasons=None if why is None else _reasons(why),
         replay=record["replay"],
         prices=record["prices"],
         session=record["session"],
+        novelty=_or_nan(record["novelty"]),
+        disagreement=_or_nan(record["disagreement"]),
+        interval={n: math.inf if v is None else v for n, v in (record["interval"] or {}).items()},
+        sides=tuple(SIDE_NUMBER[text] for text in record["sides"] or ()),
+        skill=record["skill"] or {},
     )
 
 
@@ -261,6 +280,10 @@ def _text(time: Any) -> str:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _or_nan(value: float | None) -> float:

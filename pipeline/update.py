@@ -14,14 +14,15 @@ def main(cfg: "DictConfig") -> None:
     from pathlib import Path
 
     from pipeline import artifacts
-    from pipeline.assemble import flag, load_model, load_source
+    from pipeline.assemble import flag, load_model, load_source, model_folder
+    from pipeline.certificates import carry_certificate
     from pipeline.lock import lock
     from pipeline.report import terminal
 
     champion = flag(cfg, "promote")
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
-        pipeline = load_model(cfg)
+        old, pipeline = model_folder(cfg), load_model(cfg)
         parent = pipeline.digest
         step("reading the data")
         source = load_source(cfg)
@@ -32,6 +33,7 @@ def main(cfg: "DictConfig") -> None:
         with lock(cfg.root, wait=60):
             facts = terminal.machine() | {"parent": parent, "data": source.digest, **counts}
             model = pipeline.save(Path(cfg.root) / "models", facts)
+            carry_certificate(old, model)
             if champion:
                 artifacts.promote(cfg.root, pipeline.digest)
     result = {"model": str(model), "parent": parent, **counts}

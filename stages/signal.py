@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -14,6 +15,42 @@ Status = Literal["fired", "unproven", "hold", "abstain"]
 Strength = Literal["weak", "medium", "strong"]
 
 CLOSURE = 1e-5  # log-odds: how far baseline + contributions may stand from the margin
+KEYS = (  # of what can stand in the way of a signal; the last four abstain
+    *("gate", "certainty", "confidence", "cost", "uncertainty", "novelty", "repeat", "skill"),
+    *("history", "inputs", "universe", "staleness"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """One thing that stood in the way of a signal.
+
+    Attributes
+    ----------
+    key : str
+        Which, one of `KEYS`.
+    text : str
+        In words, the key first: ``certainty 0.61 < 0.80``.
+    value, limit : float or None
+        What was found and what was asked, where both are numbers.
+    """
+
+    key: str
+    text: str
+    value: float | None = None
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.key not in KEYS or not self.text.startswith(self.key):
+            raise ValueError(f"{self.text!r} does not begin with {self.key!r}, one of {KEYS}")
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def of(cls, text: str) -> "WhyNot":
+        """What a text that begins with its key says, without the numbers."""
+        return cls(text.partition(" ")[0].rstrip(":"), text)
 
 
 @dataclass(frozen=True)
@@ -79,8 +116,20 @@ class Signal:
     epistemic, aleatoric : float >= 0
         Doubt that more data would remove and doubt that none would, in nats.
     strength : {'weak', 'medium', 'strong'} or None
-    why_not : tuple of str
-        What stopped a hold or an abstention, machine-readable (``certainty 0.61 < 0.80``).
+    why_not : tuple of WhyNot
+        What stopped a hold or an abstention, or keeps a side unproven.
+    novelty : float >= 0
+        Distance of the inputs from those of the training, 1 as far as these lie in the mean.
+    disagreement : float >= 0
+        Variance of the members' log-odds of buy over sell.
+    interval : mapping of str to float
+        ``low`` and ``high`` (fractions, maybe infinite) hold the return over the horizon with
+        frequency ``level``; empty where none is known.
+    sides : tuple of int
+        Sides that hold the outcome with the same frequency; empty where none are known.
+    skill : mapping
+        The skill test at the time: ``e_value``, what was ``needed``, ``progress`` in [0, 1],
+        ``bars`` tested, ``left`` (bars still needed at this pace, or None) and ``proven``.
     stages : mapping
         Stage trail: the mean log-odds of buy over sell after each stage, and the gate.
     reasons : Reasons or None
@@ -113,12 +162,17 @@ class Signal:
     expires: pd.Timestamp
     model: str
     strength: Strength | None = None
-    why_not: tuple[str, ...] = ()
+    why_not: tuple[WhyNot, ...] = ()
     stages: Mapping[str, float | bool | None] = field(default_factory=dict)
     reasons: Reasons | None = None
     replay: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)
     session: str | None = None
+    novelty: float = nan
+    disagreement: float = nan
+    interval: Mapping[str, float] = field(default_factory=dict)
+    sides: tuple[int, ...] = ()
+    skill: Mapping[str, float | bool | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sides = {"fired": (-1, 1), "unproven": (-1, 1), "hold": (0,), "abstain": (None,)}
@@ -131,6 +185,7 @@ class Signal:
             self._require(len(self.why_not) > 0, f"a {self.status!r} must say why not")
         if self.side is None:
             self._require(not self.probabilities, "an abstention has no odds")
+            self._require(not self.interval and not self.sides, "an abstention promises nothing")
             return
         odds = self.probabilities
         summed = set(odds) == set(SIDES) and abs(sum(odds.values()) - 1) < 1e-6
@@ -139,6 +194,10 @@ class Signal:
         self._require(agrees, f"confidence {self.confidence} is not the odds of its side")
         self._require(0 <= self.certainty <= 1, f"certainty {self.certainty} is not in [0, 1]")
         self._require(min(self.epistemic, self.aleatoric) >= 0, "uncertainty is below 0 nats")
+        self._require(set(self.sides) <= set(SIDES), f"no such sides as {self.sides}")
+        if self.interval:
+            low, high = self.interval["low"], self.interval["high"]
+            self._require(low <= high, f"the interval ends at {high}, below its start at {low}")
 
     def _require(self, holds: bool, otherwise: str) -> None:
         if not holds:

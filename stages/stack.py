@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,15 @@ import pandas as pd
 
 from stages.base import ConfigError, Stage
 from stages.ensemble.decide import Decide
+from stages.ensemble.novelty import Novelty
 from stages.filter.gate import OPEN, gate_score, gate_threshold
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward, out_of_fold
-from stages.panel import named, until
+from stages.panel import joined, light, named, until
+from stages.roles import DEPLOYED, Roles, fold_of, roles_in
 from stages.signal import ODDS
 
-UNGATED = [*ODDS, "margin", "margin_sd"]
+UNGATED = [*ODDS, "margin", "margin_sd", "certainty_sell", "certainty_buy"]
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +34,14 @@ class Stack:
     refiner : Stage or None
         None leaves stage 2 out.
     ensemble : Stage
+    novelty : Novelty, optional
+        Column ``novelty``: how far the inputs lie from those of the training. No stage reads it.
     """
 
     filter: TreeFilter
     refiner: Stage | None
     ensemble: Stage
+    novelty: Novelty | None = None
 
     def __iter__(self) -> Any:
         """Yield (name, stage) in order."""
@@ -44,9 +50,15 @@ class Stack:
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
         """`panel` with the columns of every stage, N rows."""
+        said, read = [], light(panel)
         for _, stage in self:
-            panel = panel.assign(**stage.predict(panel))
-        return panel
+            said.append(stage.predict(read))
+            read = joined(read, said[-1])
+        if self.novelty is not None:
+            said.append(pd.DataFrame({"novelty": self.novelty.predict(read)}, panel.index))
+        if any(name in panel for part in said for name in part):  # it had been asked before
+            return panel.assign(**{name: part[name] for part in said for name in part})
+        return pd.concat([panel, *said], axis=1)
 
     def compare(self, panel: pd.DataFrame) -> pd.DataFrame:
         """`predict`, and what stage 3 says with the gate open as ``ungated.*``: to evaluate."""
@@ -55,7 +67,10 @@ class Stack:
         panel["filter.gate"] = 1.0
         if self.refiner is not None:
             panel = panel.assign(**self.refiner.predict(panel))
-        return _behind_gate(panel, self.ensemble, gate.to_numpy() == 1.0)
+        return self._measured(_behind_gate(panel, self.ensemble, gate.to_numpy() == 1.0))
+
+    def _measured(self, panel: pd.DataFrame) -> pd.DataFrame:
+        return panel if self.novelty is None else panel.assign(novelty=self.novelty.predict(panel))
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,8 @@ class Passed:
         The labels that stage 3 learnt from.
     gate : mapping
         Threshold and discarded share, on unseen rows.
+    roles : Roles
+        Which rows did what in each of the fits.
     """
 
     stack: Stack
@@ -82,6 +99,7 @@ class Passed:
     panel: pd.DataFrame
     matured: pd.DataFrame
     gate: Mapping[str, float]
+    roles: Roles
 
 
 def pass_forward(
@@ -107,6 +125,9 @@ def pass_forward(
     ------
     ConfigError
         If there are fewer test blocks than stages.
+    LeakError
+        SV-F26 if a row has two roles in a fold, or a stage learns from words of one that had
+        seen the row; see `Roles`.
 
     References
     ----------
@@ -115,19 +136,30 @@ def pass_forward(
     """
     edges = folds.edges(y)
     _refuse_few_blocks(len(edges) - 1, len(list(stack)))
+    roles = Roles(panel.index)
+    note = partial(roles.record, "filter")
     _announce("filter", y, edges)
-    z1 = out_of_fold(stack.filter, panel, y, folds, edges)
+    z1 = out_of_fold(stack.filter, panel, y, folds, edges, note)
     trees = replace(stack.filter).fit(panel, y)
-    panel, y, edges = _joined(panel, z1), y.loc[z1.index], edges[1:]
+    note(DEPLOYED, roles_in(trees, y))
+    panel, every, y, edges = _joined(panel, z1), y, y.loc[z1.index], edges[1:]
     refiner = None
     if stack.refiner is not None:
-        _announce("refiner", y, edges)
-        z2 = out_of_fold(stack.refiner, panel, y, folds, edges)
-        refiner = replace(stack.refiner).fit(panel, y)
+        # one that does not read the filter's words may learn from rows the filter knows by heart
+        heard = getattr(stack.refiner, "static", True)
+        known = y if heard else every
+        note = partial(roles.record, "refiner", hears=["filter"] if heard else [])
+        _announce("refiner", known, edges)
+        z2 = out_of_fold(stack.refiner, panel, known, folds, edges, note)
+        refiner = replace(stack.refiner).fit(panel, known)
+        note(DEPLOYED, roles_in(refiner, known))
         panel, y, edges = _joined(panel, z2), y.loc[z2.index], edges[1:]
     _announce("ensemble", y, edges)
     ensemble = replace(stack.ensemble).fit(panel, y)
-    unseen = _gated_pass(stack, panel, y, folds, edges, decide)
+    hears = [name for name, _ in stack]
+    roles.record("ensemble", DEPLOYED, roles_in(ensemble, y), hears[:-1])
+    unseen = _gated_pass(stack, panel, y, folds, edges, decide, roles)
+    roles.record("gate", DEPLOYED, {"calibrate": unseen.index}, hears)
     scores, fires, weights = _firing(unseen, y, decide)
     trees.set_gate(scores, fires, weights)
     tested = unseen[unseen["gate_set"]]
@@ -137,7 +169,9 @@ def pass_forward(
         "discarded": float(discarded),
         "rows": float(len(tested)),
     }
-    return Passed(Stack(trees, refiner, ensemble), unseen.drop(columns="gate_set"), panel, y, gate)
+    roles.record("novelty", DEPLOYED, {"train": y.index})
+    fitted = Stack(trees, refiner, ensemble, Novelty().fit(panel.loc[y.index]))
+    return Passed(fitted, unseen.drop(columns="gate_set"), panel, y, gate, roles)
 
 
 def _gated_pass(
@@ -147,21 +181,29 @@ def _gated_pass(
     folds: PurgedWalkForward,
     edges: pd.DatetimeIndex,
     decide: Decide,
+    roles: Roles,
 ) -> pd.DataFrame:
     """Stage 3 on unseen rows, with the gate that the blocks before would have set."""
     time = y.index.get_level_values("time")
+    hears = [name for name, _ in stack]
     parts: list[pd.DataFrame] = []
     for train, test in folds.split(y, edges):
-        learner = replace(stack.ensemble).fit(until(panel, time[train].max()), y.iloc[train])
-        rows = panel.loc[y.index[test]]
+        known, rows = y.iloc[train], panel.loc[y.index[test]]
+        learner = replace(stack.ensemble).fit(until(panel, time[train].max()), known)
         # a weight follows from where labels end, so those still open must not count
-        before = _gathered(parts, y.index[train]) if parts else rows[:0]
+        before = _gathered(parts, known.index) if parts else rows[:0]
+        fold, tested = fold_of(rows.index), {"test": rows.index}
+        roles.record("ensemble", fold, tested | roles_in(learner, known), hears[:-1])
+        roles.record("gate", fold, tested | {"calibrate": before.index}, hears)
+        roles.record("novelty", fold, tested | {"train": known.index})
         threshold = OPEN
         if len(before):
             scores, fires, weights = _firing(before, y, decide)
             threshold = gate_threshold(scores, fires, stack.filter.recall, weights)
         passes = gate_score(rows) >= threshold
-        parts.append(_behind_gate(rows, learner, passes).assign(gate_set=len(before) > 0))
+        said = _behind_gate(rows, learner, passes)
+        novelty = Novelty().fit(panel.loc[known.index]).predict(rows)
+        parts.append(said.assign(novelty=novelty, gate_set=len(before) > 0))
     return _gathered(parts, y.index)
 
 

@@ -26,6 +26,7 @@ from sklearn.ensemble import RandomForestClassifier  # noqa: E402
 from xgboost import XGBClassifier  # noqa: E402
 
 from pipeline.signal_pipeline import SignalPipeline  # noqa: E402
+from stages.ensemble.conformal import Coverage  # noqa: E402
 from stages.ensemble.decide import Decide  # noqa: E402
 from stages.ensemble.stacker import BayesianStacker  # noqa: E402
 from stages.explain.explainer import Explainer  # noqa: E402
@@ -108,7 +109,10 @@ def tiny_pipeline(seed: int = 0, **parts) -> SignalPipeline:
         "explainer": Explainer(n_references=4),
         "replay": ReplayBuffer(window=8, capacity=300),
     }
-    return SignalPipeline(**settings | parts)
+    settings |= parts
+    labels = settings["labels"]
+    settings.setdefault("coverage", Coverage(horizon=labels.horizon, delay=labels.delay))
+    return SignalPipeline(**settings)
 
 
 @pytest.fixture(scope="session")

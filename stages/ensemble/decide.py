@@ -2,25 +2,26 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import floor
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
 
-from stages.base import ConfigError, DataError
+from stages.base import ConfigError
+from stages.ensemble.edge import required_edge
+from stages.ensemble.obstacles import Obstacles
+from stages.ensemble.repeats import repeats, stretch_start
 from stages.panel import check_panel
-from stages.signal import ODDS, Strength
+from stages.signal import ODDS, SIDE_TEXT, Strength
 
 Profile = Literal["default", "strict"]
-NEEDS = (*ODDS, "margin", "margin_sd")
-NAMES = np.array(ODDS)
+NEEDS = (*ODDS, "margin", "certainty_sell", "certainty_buy")
+SHARES = ("certainty", "medium", "strong", "side_floor", "hold_floor")
 
 
 @dataclass(frozen=True)
 class Decide:
-    """Fire where the leading side's edge exceeds its cost, surely enough.
+    """Fire where the leading side's edge exceeds its cost, surely enough, and skill is proven.
 
     Parameters
     ----------
@@ -29,15 +30,25 @@ class Decide:
     medium, strong : float in [0, 1], default=0.70, 0.80
         Where these strengths begin.
     profile : {'default', 'strict'}, default='default'
-        ``strict`` is for planted markets and strong sources: the floors below and the strengths
-        apply to the confidence, and the edge need only be likelier than not.
+        ``strict`` is for planted markets and strong sources: floors and strengths apply to the
+        confidence, and the edge need only be likelier than not.
     side_floor, hold_floor : float in [0, 1], default=0.65, 0.85
         Least confidence of a side and of a hold; read by ``strict`` only.
+    floors : mapping of str to float in [0, 1], optional
+        Least certainty (``strict``: confidence) of a side by asset class; ``default`` covers the
+        classes not named. It takes the place of `certainty` and `side_floor`.
+    max_novelty : float > 0 or None, default=3.0
+        Rows whose inputs lie this many times as far from the training as its own rows do hold.
+    max_epistemic : float > 0 or None, default=None
+        Nats of epistemic uncertainty above which a row holds.
+    repeat : str or None, default='30s'
+        Length of the stretches of time in which the same side of an asset counts once; see
+        `stages.ensemble.repeats.repeats`. What repeats is a hold. None: everything counts.
+    rise : float >= 0, default=0.1
+        By how much the certainty (``strict``: confidence) must rise to count again.
     cost_bps : mapping of str to float, optional
         Round trip by asset class, basis points; ``default`` covers the classes not named. Empty:
         trading is free.
-    skill_proven : bool, default=False
-        Whether a skill test has passed; without it nothing is ``fired``.
     """
 
     certainty: float = 0.8
@@ -46,18 +57,31 @@ class Decide:
     profile: Profile = "default"
     side_floor: float = 0.65
     hold_floor: float = 0.85
+    floors: Mapping[str, float] = field(default_factory=dict)
+    max_novelty: float | None = 3.0
+    max_epistemic: float | None = None
+    repeat: str | None = "30s"
+    rise: float = 0.1
     cost_bps: Mapping[str, float] = field(default_factory=dict)
-    skill_proven: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("certainty", "medium", "strong", "side_floor", "hold_floor"):
-            value = getattr(self, name)
+        shares = {name: getattr(self, name) for name in SHARES}
+        shares |= {f"floors.{name}": value for name, value in self.floors.items()}
+        for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
         if self.medium > self.strong:
             raise ValueError(f"need medium <= strong, got {self.medium} > {self.strong}")
         if self.profile not in get_args(Profile):
             raise ValueError(f"profile must be one of {get_args(Profile)}, got {self.profile!r}")
+        for name in ("max_novelty", "max_epistemic"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, or null for no limit, got {value}")
+        if self.repeat is not None and not pd.Timedelta(self.repeat) > pd.Timedelta(0):
+            raise ValueError(f"repeat must be a time above 0, such as 30s, got {self.repeat!r}")
+        if not self.rise >= 0:
+            raise ValueError(f"rise must not be below 0, got {self.rise}")
         bad = {name: bps for name, bps in self.cost_bps.items() if not 0 <= bps < np.inf}
         if bad:
             raise ValueError(f"cost_bps must be finite and not below 0, got {bad}")
@@ -72,6 +96,20 @@ class Decide:
         """
         codes, names = pd.factorize(pd.Index(list(classes), dtype="str"))
         return np.array([self._bps(name) / 1e4 for name in names])[codes]
+
+    def floor(self, classes: Iterable[str]) -> np.ndarray:
+        """Least certainty (``strict``: confidence) of a side, of N asset classes: shape (N,)."""
+        codes, names = pd.factorize(pd.Index(list(classes), dtype="str"))
+        rest = self.floors.get("default", self._floor)
+        return np.array([self.floors.get(name, rest) for name in names])[codes]
+
+    def since(self, times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        """From when on the rows of an asset must be known to decide its rows at `times`."""
+        return times if self.repeat is None else stretch_start(times, pd.Timedelta(self.repeat))
+
+    @property
+    def _floor(self) -> float:
+        return self.side_floor if self.profile == "strict" else self.certainty
 
     def _bps(self, name: str) -> float:
         if not self.cost_bps:
@@ -93,127 +131,113 @@ class Decide:
         Parameters
         ----------
         panel : DataFrame of shape (N, F)
-            With the columns of the ensemble; `filter.gate`, `ready`, `cost` (round trip,
-            fraction) and `scale` (return at stake, fraction) are read where they are there.
+            With the columns of the ensemble; read where they are there: `filter.gate`, `ready`,
+            `cost` (round trip, fraction), `scale` (return at stake, fraction), `floor`, `novelty`
+            and what `SkillTest.at` gave, as ``skill.*``: without it nothing is proven.
 
         Returns
         -------
         DataFrame of shape (N, 5)
             `side` (Int8; NA is an abstention), `status`, `certainty` (of the leading side, which
-            also a hold has), `strength` (None without a side) and `why_not` (tuple of str).
+            also a hold has), `strength` (None without a side) and `why_not` (tuple of WhyNot).
 
         Raises
         ------
         DataError
             If there is a cost, but no column says what return is at stake.
 
-        Notes
-        -----
-        The margin is Gaussian; the leading side pays if its odds against the other exceed
-        (1 + cost / scale) / 2, so its margin must exceed ``log((1 + e) / (1 - e))`` with
-        ``e = cost / scale``.
         """
-        check_panel(panel, NEEDS)
-        p = panel[ODDS].to_numpy(dtype="float64")
-        margin = panel["margin"].to_numpy(dtype="float64")
-        edge = _required_edge(panel)
-        certainty = _certainty(margin, panel["margin_sd"].to_numpy(dtype="float64"), edge)
-        leading = np.where(margin >= 0, 2, 0)
-        rows = np.arange(len(p))
-        confidence = p[rows, leading]
-        ready = _column(panel, "ready", True).astype(bool)
-        odds = np.isfinite(p).all(axis=1) & np.isfinite(margin)
-        known = ready & odds & np.isfinite(edge + certainty)
-
-        top = p.argmax(axis=1)
+        rows, why = _Rows.of(panel), Obstacles(len(panel))
         strict = self.profile == "strict"
-        need = 0.5 if strict else self.certainty
-        shut = known & (_column(panel, "filter.gate", 1.0) == 0)
-        costly = known & (edge >= 1)
-        doubtful = known & ~costly & ~(certainty >= need)
-        behind = known & (top != leading)
-        unsure = known & strict & (confidence < self.side_floor)
-        fires = known & ~(shut | costly | doubtful | behind | unsure)
-        faint = known & ~fires & strict & (p[:, 1] < self.hold_floor)
+        measure = rows.confidence if strict else rows.certainty
+        self._find(why, rows, panel)
+        fires = rows.known & why.none
+        if self.repeat is not None:
+            sides, every = np.where(fires, rows.leading - 1, 0), pd.Timedelta(self.repeat)
+            again = repeats(panel.index, sides, measure, every, self.rise)
+            why.say(again, f"repeat: the same side within {self.repeat}")
+            fires &= ~again
+        if strict:
+            faint = rows.known & ~fires & (rows.p[:, 1] < self.hold_floor)
+            floor = np.full(len(panel), self.hold_floor)
+            why.below(faint, "confidence", rows.p[:, 1], floor, " as a hold")
+        proven = _column(panel, "skill.proven", False).astype(bool)
+        why.unproven(fires & ~proven, panel)
 
-        why = _Reasons(len(p))
-        why.add(~ready, "history incomplete")
-        why.add(ready & ~odds, "odds: a stage says nothing about this row")
-        why.add(ready & odds & ~known, "return at stake unknown")
-        why.add(shut, "gate: score below threshold")
-        why.add(costly, "cost exceeds the return at stake")
-        why.add(doubtful, "certainty {} < {}", certainty, np.full(len(p), need))
-        why.add(behind, "{} is likelier than {}", NAMES[top], NAMES[leading])
-        why.add(unsure, "confidence {} < {}", confidence, np.full(len(p), self.side_floor))
-        why.add(faint, "hold confidence {} < {}", p[:, 1], np.full(len(p), self.hold_floor))
-        why.add(fires & (not self.skill_proven), "skill not proven yet")
-
-        measure = confidence if strict else certainty
         steps = (measure >= self.medium).astype(int) + (measure >= self.strong)
         strength = np.where(fires, np.array(get_args(Strength), dtype="object")[steps], None)
-        fired = "fired" if self.skill_proven else "unproven"
-        side = pd.array(np.where(fires, leading - 1, 0), dtype="Int8")
-        side[~known] = pd.NA
+        side = pd.array(np.where(fires, rows.leading - 1, 0), dtype="Int8")
+        side[~rows.known] = pd.NA
+        cases = [~rows.known, fires & proven, fires]
         return pd.DataFrame(
             {
                 "side": side,
-                "status": np.select([~known, fires], ["abstain", fired], "hold"),
-                "certainty": np.where(known, certainty, np.nan),
+                "status": np.select(cases, ["abstain", "fired", "unproven"], "hold"),
+                "certainty": np.where(rows.known, rows.certainty, np.nan),
                 "strength": pd.Series(strength, panel.index, dtype="object"),
                 "why_not": pd.Series(why.tuples(), panel.index, dtype="object"),
             },
             index=panel.index,
         )
 
+    def _find(self, why: Obstacles, rows: "_Rows", panel: pd.DataFrame) -> None:
+        """Note what stands in the way of each row by itself."""
+        known, strict = rows.known, self.profile == "strict"
+        floor = _column(panel, "floor", self._floor)
+        need = np.full(len(panel), 0.5) if strict else floor
+        costly = known & (rows.edge >= 1)
+        why.say(~rows.ready, "history: incomplete")
+        why.say(rows.ready & ~rows.odds, "inputs: a stage says nothing about this row")
+        why.say(rows.ready & rows.odds & ~known, "cost: the return at stake is unknown")
+        why.say(known & (_column(panel, "filter.gate", 1.0) == 0), "gate: score below threshold")
+        why.say(costly, "cost: above the return at stake")
+        doubtful = known & ~costly & ~(rows.certainty >= need)
+        why.below(doubtful, "certainty", rows.certainty, need)
+        top = rows.p.argmax(axis=1)
+        rival = [f" of {SIDE_TEXT[side - 1]}" for side in top]
+        best = rows.p.max(axis=1)
+        why.below(known & (top != rows.leading), "confidence", rows.confidence, best, rival)
+        if strict:
+            why.below(known & (rows.confidence < floor), "confidence", rows.confidence, floor)
+        for key, column, limit, digits in (
+            ("novelty", "novelty", self.max_novelty, 2),
+            ("uncertainty", "epistemic", self.max_epistemic, 4),
+        ):
+            if limit is not None:
+                found = _column(panel, column, 0.0)
+                why.above(known & (found > limit), key, found, limit, digits)
 
-class _Reasons:
-    """Collects texts for some of N rows."""
 
-    def __init__(self, rows: int) -> None:
-        self._texts: list[list[str]] = [[] for _ in range(rows)]
+@dataclass(frozen=True)
+class _Rows:
+    """What N rows come to: odds (N, K), the side that leads (0 or 2), and its measures."""
 
-    def add(self, where: np.ndarray, text: str, *values: np.ndarray) -> None:
-        for row in np.flatnonzero(where):
-            said = [_short(v[row]) if v.dtype.kind == "f" else str(v[row]) for v in values]
-            self._texts[row].append(text.format(*said))
+    p: np.ndarray
+    leading: np.ndarray
+    confidence: np.ndarray
+    certainty: np.ndarray
+    edge: np.ndarray
+    ready: np.ndarray
+    odds: np.ndarray
+    known: np.ndarray
 
-    def tuples(self) -> list[tuple[str, ...]]:
-        return [tuple(texts) for texts in self._texts]
-
-
-def _short(value: float) -> str:
-    """Two digits, rounded down: 0.799 must not read as the 0.80 it missed."""
-    return f"{floor(value * 100 + 1e-9) / 100:.2f}"
+    @classmethod
+    def of(cls, panel: pd.DataFrame) -> Self:
+        check_panel(panel, NEEDS)
+        p = panel[ODDS].to_numpy(dtype="float64")
+        margin = panel["margin"].to_numpy(dtype="float64")
+        edge = required_edge(panel)
+        leading = np.where(margin >= 0, 2, 0)
+        sells, buys = (panel[f"certainty_{side}"].to_numpy("float64") for side in ("sell", "buy"))
+        certainty = np.where(margin >= 0, buys, sells)
+        ready = _column(panel, "ready", True).astype(bool)
+        odds = np.isfinite(p).all(axis=1) & np.isfinite(margin)
+        known = ready & odds & np.isfinite(edge + certainty)
+        confidence = p[np.arange(len(p)), leading]
+        return cls(p, leading, confidence, certainty, edge, ready, odds, known)
 
 
 def _column(panel: pd.DataFrame, name: str, otherwise: bool | float) -> np.ndarray:
     if name not in panel:
         return np.full(len(panel), otherwise)
     return panel[name].to_numpy()
-
-
-def _required_edge(panel: pd.DataFrame) -> np.ndarray:
-    """Cost over the return at stake, (N,); NaN where there is a cost and the stake is unknown."""
-    cost = _column(panel, "cost", 0.0).astype("float64")
-    if "scale" not in panel:
-        if (cost > 0).any():
-            raise DataError(
-                "trading costs something, but no column says what return is at stake",
-                code="SV-X102",
-                where="column scale of the panel",
-                cure="use labels that know it, or make trading free: costs=none",
-            )
-        return cost
-    scale = panel["scale"].to_numpy(dtype="float64")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        edge = np.minimum(cost / scale, 1.0)
-    return np.where(cost == 0, 0.0, edge)
-
-
-def _certainty(margin: np.ndarray, sd: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """Chance that the leading side's margin exceeds what the edge asks for."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        excess = np.abs(margin) - np.log((1 + edge) / (1 - edge))
-        certainty = ndtr(excess / sd)
-    certainty = np.where((sd == 0) & (excess == 0), 0.5, certainty)
-    return np.where(edge >= 1, np.where(np.isnan(margin + sd), np.nan, 0.0), certainty)

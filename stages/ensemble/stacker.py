@@ -15,7 +15,7 @@ from stages.ensemble.bayesian_softmax import BayesianSoftmax
 from stages.ensemble.edge import certainty, required_edge
 from stages.ensemble.logits import COLUMNS, MemberLogits, Said, refuse_silence
 from stages.ensemble.posterior import Posterior
-from stages.panel import check_labels, check_panel, last_rows, named
+from stages.panel import check_labels, check_panel, last_rows, named, settled
 from stages.signal import SIDES
 
 log = logging.getLogger(__name__)
@@ -175,8 +175,9 @@ class BayesianStacker:
         side, weight = y["side"].to_numpy(), self._weights(y)
         moved, up = side != 0, side > 0
         asset, time = (y.index.get_level_values(level) for level in ("asset", "time"))
-        order = np.lexsort((asset.factorize(sort=True)[0], time, y["end"]))
-        matured = y["end"].iloc[order]
+        known = settled(y)  # not `end`: barriers touched early would make many bars out of one
+        order = np.lexsort((asset.factorize(sort=True)[0], time, known))
+        matured = known.iloc[order]
         for batch in np.split(order, np.flatnonzero(np.diff(matured)) + 1):
             went, said = batch[moved[batch]], logits.of(batch)
             moves = self._moves(said, contexts[batch], self.direction_.margin(way[batch]))
@@ -275,7 +276,8 @@ class BayesianStacker:
         A leaning to either side is a leaning to move: with the coefficient 1 on the last term
         the two logits are one multinomial logit.
         """
-        lean = np.logaddexp(margin / 2, -margin / 2)
+        with np.errstate(invalid="ignore"):  # NaN where the filter is silent
+            lean = np.logaddexp(margin / 2, -margin / 2)
         return np.column_stack([said.moves, lean, contexts])
 
     def _direction(self, said: Said, contexts: np.ndarray) -> np.ndarray:

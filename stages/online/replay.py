@@ -11,7 +11,7 @@ import pandas as pd
 from safetensors.numpy import load, save
 
 from stages.base import DataError, State
-from stages.panel import age, check_labels, check_panel, named
+from stages.panel import age, check_labels, check_panel, named, settled
 from stages.signal import SIDES
 
 FAMILIES = ("feature", "rule", "context", "filter", "refiner")
@@ -116,7 +116,7 @@ class ReplayBuffer:
                 cure="hand over the panel that the labels were made from",
             )
         asset, time = (y.index.get_level_values(level) for level in ("asset", "time"))
-        order = np.lexsort((asset.factorize(sort=True)[0], time, y["end"]))
+        order = np.lexsort((asset.factorize(sort=True)[0], time, settled(y)))
         held = age(panel)[position] >= self.window - 1
         self.short_ += int((~held).sum())
         order = order[held[order]]

@@ -40,11 +40,11 @@ def test_an_asset_whose_newest_signal_has_expired_is_stale(panel):
     before = why(panel)
     expires = pd.DatetimeIndex([TIMES[2], TIMES[3]])
     said = outdated(before, expires, None)
-    assert said.loc[("A", TIMES[3])] == "stale: expired 2020-01-03 00:00 UTC"
+    assert said.loc[("A", TIMES[3])] == "staleness: expired 2020-01-03 00:00 UTC"
     assert said.loc[("B", TIMES[3])] == ""
     assert (before == why(panel)).all()
     later = outdated(before, expires, TIMES[3] + pd.Timedelta("1D"))
-    assert later.loc[("B", TIMES[3])].startswith("stale")
+    assert later.loc[("B", TIMES[3])].startswith("staleness")
 
 
 @pytest.mark.parametrize(

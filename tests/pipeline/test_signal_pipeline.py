@@ -6,13 +6,17 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from pipeline.assemble import assemble
+from pipeline.data.instruments import Instruments
 from pipeline.data.sources import parquet, us_large_caps
 from pipeline.signal_pipeline import SignalPipeline
 from stages.base import ConfigError, DataError
+from stages.ensemble.conformal import Coverage
 from stages.ensemble.decide import Decide
 from stages.ensemble.soft_vote import SoftVote
 from stages.folds import PurgedWalkForward
 from stages.labels import TripleBarrier
+from stages.markets.planted import mixed
+from stages.online.replay import ReplayBuffer
 from stages.panel import last_rows, until
 from tests.conftest import composed, tiny_pipeline
 
@@ -32,6 +36,10 @@ def without_newest(panel, asset, bars):
     """The panel in which `asset` stopped trading `bars` bars ago."""
     last = before(panel, bars).index.get_level_values("time").max()
     return panel[(panel.index.get_level_values("asset") != asset) | (times_of(panel) <= last)]
+
+
+def texts(signal):
+    return [why.text for why in signal.why_not]
 
 
 # what predict says
@@ -57,6 +65,7 @@ def test_an_abstention_is_no_opinion(tiny, tiny_market):
     out = tiny.predict(tiny_market.panel)
     silent = out[out["status"] == "abstain"]
     measures = ["p_sell", "p_hold", "p_buy", "epistemic", "aleatoric", "margin", "certainty"]
+    measures += ["novelty", "disagreement"]
     assert silent[[*measures, "side", "strength"]].isna().all(axis=None)
     assert out.drop(silent.index)[measures].notna().all(axis=None)
 
@@ -140,7 +149,7 @@ def test_a_cross_section_of_too_few_trained_assets_abstains(core, stocks):
     ]
     newest = core.signals(thin, as_of=pd.Timestamp("2022-11-30 21:00", tz="UTC")).newest()
     said = {s.asset: s for s in newest}
-    assert said["AAPL"].why_not == ("universe: too few of the trained assets are there",)
+    assert texts(said["AAPL"]) == ["universe: too few of the trained assets are there"]
     assert said["GE"].status != "abstain"
 
 
@@ -162,6 +171,51 @@ def test_on_vendor_bars_with_volume_the_past_does_not_see_the_future(realdata):
     past = before(bars, 30)
     then, now = fitted.predict(past), fitted.predict(bars).loc[past.index]
     pd.testing.assert_frame_equal(then, now, **SAME)
+
+
+def test_a_repeat_does_not_depend_on_how_many_rows_come_along(copy, tiny_market):
+    panel = tiny_market.panel
+    copy.decide = Decide(repeat="30D", certainty=0.6)
+    every = copy.predict(panel)
+    silenced = [any(why.key == "repeat" for why in whys) for whys in every["why_not"]]
+    assert 20 < sum(silenced) < len(panel)
+    assert set(every["status"][silenced]) == {"hold"}
+    for bars in (0, 3, 11):
+        then = copy.predict(before(panel, bars).groupby(level="asset").tail(160), newest=True)
+        pd.testing.assert_frame_equal(then, every.loc[then.index], **SAME)
+
+
+def test_a_side_has_a_floor_by_asset_class(copy, tiny_market):
+    copy.instruments = Instruments({"A1": {"asset_class": "etf"}})
+    copy.decide = Decide(floors={"default": 1.0, "etf": 0.5})
+    out = copy.predict(tiny_market.panel)
+    sides = out["side"].groupby(level="asset").agg(lambda side: (side.fillna(0) != 0).sum())
+    assert sides["A1"] > 50
+    assert sides["A1"] > 2 * sides.drop("A1").max()
+
+
+def test_proven_skill_makes_the_same_sides_fire(tiny, copy, tiny_market):
+    unproven = tiny.predict(tiny_market.panel, newest=True)
+    copy.skill = copy.record_.skill = copy.record_.skill_ = replace(tiny.skill, needed=1.0).fit(
+        tiny.unseen_, tiny_market.y, tiny.labels.span
+    )
+    fired = copy.predict(tiny_market.panel, newest=True)
+    assert set(unproven["status"]) == {"unproven", "hold"}
+    assert set(fired["status"]) == {"fired", "hold"}
+    pd.testing.assert_series_equal(fired["side"], unproven["side"])
+
+
+def test_unseen_rows_are_judged_by_the_skill_known_at_their_time(tiny):
+    told, path = tiny.unseen_, tiny.record_.skill_.path_
+    for _, row in told.iloc[::40].iterrows():
+        known = path[: row.name[1]]
+        assert row["skill.bars"] == len(known)
+        assert row["skill.e_value"] == (known["e_value"].iloc[-1] if len(known) else 1.0)
+
+
+def test_an_interval_of_another_return_than_the_labels_is_refused():
+    with pytest.raises(ValueError, match="would be of another return"):
+        tiny_pipeline(coverage=Coverage(horizon=3, delay=0))
 
 
 # same training, same bits
@@ -224,9 +278,10 @@ def test_a_stage_learns_only_what_was_said_about_unseen_rows(tiny_market):
     assert abs(unseen["filter.forest.z_buy"].corr(side == 1)) < 4 / np.sqrt(len(side))
 
 
-def test_what_is_planted_is_found(tiny, tiny_market):
-    side = tiny_market.y["side"].loc[tiny.unseen_.index]
-    assert (tiny.unseen_["p_buy"] - tiny.unseen_["p_sell"]).corr(side) > 0.15
+def test_what_is_planted_is_found():
+    market = mixed(seed=0, times=600, assets=6, snr=2.0)  # stage 3 needs some rows of its own
+    unseen = tiny_pipeline().fit(market.panel, market.y).unseen_
+    assert (unseen["p_buy"] - unseen["p_sell"]).corr(market.y["side"].loc[unseen.index]) > 0.2
 
 
 def test_without_a_refiner_a_row_needs_only_itself(barrier, tiny_market):
@@ -259,14 +314,14 @@ def test_an_asset_with_a_short_history_abstains_and_says_how_short(tiny, tiny_ma
     panel = panel[~young | (times_of(panel) >= times_of(panel)[young][-5])]
     said = {s.asset: s for s in tiny.signals(panel)}
     assert said["A2"].status == "abstain"
-    assert said["A2"].why_not == (f"history: {tiny.warmup - 5} bars missing",)
+    assert texts(said["A2"]) == [f"history: {tiny.warmup - 5} bars missing"]
     assert said["A1"] == {s.asset: s for s in tiny.signals(tiny_market.panel)}["A1"]
 
 
 def test_a_stale_asset_abstains(tiny, tiny_market):
     said = {s.asset: s for s in tiny.signals(without_newest(tiny_market.panel, "A1", 5))}
     assert said["A1"].status == "abstain"
-    assert said["A1"].why_not[0].startswith("stale: expired 2001-02")
+    assert texts(said["A1"])[0].startswith("staleness: expired 2001-02")
     assert {said[a].status for a in ("A0", "A2", "A3")} <= {"hold", "unproven"}
 
 
@@ -281,7 +336,7 @@ def test_a_row_that_lacks_many_inputs_abstains(tiny, tiny_market):
     row = ("A3", times_of(panel).max())
     panel.loc[row, ["feature.x0", "feature.x1", "feature.x2"]] = np.nan
     said = {s.asset: s for s in tiny.signals(panel)}
-    assert said["A3"].why_not == ("inputs: 38% missing > 20%",)
+    assert texts(said["A3"]) == ["inputs: 38% missing > 20%"]
     panel.loc[row, ["feature.x1", "feature.x2"]] = 0.0  # an eighth is missing
     assert tiny.signals(panel)[3].status != "abstain"
 
@@ -411,12 +466,52 @@ def test_updates_bar_by_bar_equal_one_update_of_all(young, tiny_market):
     learned = 0
     for bars in range(39, -1, -1):
         known = before(tiny_market.panel, bars)
-        # a daily job brings the warm-up and the new bar, not all of history
-        recent = known.groupby(level="asset").tail(one_by_one.warmup + 1)
+        # a daily job brings what volatility remembers, the warm-up and the new bar, not all
+        recent = known.groupby(level="asset").tail(one_by_one.warmup + 113)
         y = ended(tiny_market.y, known)
         learned += one_by_one.update(recent, y[y.index.isin(recent.index)])["learned"]
     assert learned == 4 * 40
     assert one_by_one.digest == at_once.digest
+
+
+def test_barriers_touched_early_make_no_difference_to_updates_in_parts(tiny_market, tmp_path):
+    settings = {"labels": TripleBarrier(horizon=3, delay=1), "refiner": None}
+    settings["replay"] = ReplayBuffer(window=1, capacity=300)
+    folds = PurgedWalkForward(n_folds=4, first=0.3, embargo=3)
+    past = before(tiny_market.panel, 30)
+    folder = tiny_pipeline(**settings, folds=folds).fit(past).save(tmp_path)
+    at_once, in_parts = SignalPipeline.load(folder), SignalPipeline.load(folder)
+    at_once.update(tiny_market.panel)
+    for bars in (25, 24, 12, 0):
+        in_parts.update(before(tiny_market.panel, bars))
+    assert in_parts.learned_until_ == at_once.learned_until_
+    assert in_parts.digest == at_once.digest
+
+
+def test_what_is_judged_was_said_before_any_label_that_overlaps(young, tiny_market):
+    """Labels that came after a row, whatever they say, do not move what the row is judged by."""
+    told, other = SignalPipeline.load(young), SignalPipeline.load(young)
+    turned = tiny_market.y.copy()
+    late = times_of(turned) >= before(tiny_market.panel, 20).index[-1][1]
+    turned.loc[late, "side"] *= -1
+    told.update(tiny_market.panel, tiny_market.y)
+    other.update(tiny_market.panel, turned)
+    start = times_of(turned)[late].min()
+    for one, two in (
+        (told.record_.skill_.path_, other.record_.skill_.path_),
+        (told.record_.coverage_.history_, other.record_.coverage_.history_),
+    ):
+        pd.testing.assert_frame_equal(one[:start], two[:start], check_exact=True)
+        assert not one[start:].equals(two[start:])
+
+
+def test_skill_and_coverage_go_on_with_what_is_new(young, tiny_market):
+    pipeline = SignalPipeline.load(young)
+    bars = pipeline.record_.skill_.path_["bars"].iloc[-1]
+    pipeline.update(tiny_market.panel, tiny_market.y)
+    path = pipeline.record_.skill_.path_
+    assert path["bars"].iloc[-1] == bars + 40  # from the newest bar of the training on
+    assert path.index[-1] == times_of(tiny_market.panel).max()
 
 
 def test_an_update_says_which_rows_lack_history(young, tiny_market):
@@ -432,7 +527,9 @@ def test_an_update_moves_stage_3_and_the_memory_only(young, tiny_market):
     was = pipeline.content()[1]
     pipeline.update(tiny_market.panel, tiny_market.y)
     now = pipeline.content()[1]
-    assert {name for name in was if was[name] != now[name]} == {"replay.replay.safetensors"}
+    memories = {"replay.replay.safetensors", "record.rows.safetensors"}
+    judges = {f"record.{name}.{name}.safetensors" for name in ("skill", "coverage")}
+    assert {name for name in was if was[name] != now[name]} == memories | judges
 
 
 def test_a_signal_names_the_memory_it_was_made_with(young, tiny_market):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.data.instruments import Instruments
-from pipeline.signals import Signals, choose_rows, expiries, references_hash
+from pipeline.signals import Signals, choose_rows, expiries, references_hash, skill_sentence
 from pipeline.signals_io import from_record, read_records, to_record, write_signals
 from stages.base import DataError
 
@@ -108,6 +108,62 @@ def test_a_session_is_carried_along(tiny, tiny_market):
     assert {s.session for s in tiny.signals(tiny_market.panel)} == {None}
 
 
+# what was promised
+
+
+def test_a_signal_carries_its_doubts_its_promises_and_how_far_skill_is_shown(
+    signals, tiny, tiny_market
+):
+    out = tiny.predict(tiny_market.panel)
+    last = tiny.record_.skill_.path_.iloc[-1]
+    for signal in signals.newest():
+        row = out.loc[(signal.asset, signal.time)]
+        assert (signal.novelty, signal.disagreement) == (row["novelty"], row["disagreement"])
+        assert (signal.skill["e_value"], signal.skill["bars"]) == (1.0, 0)  # long before any bet
+    for signal in tiny.signals(tiny_market.panel, explain=False):
+        row = out.loc[(signal.asset, signal.time)]
+        assert signal.interval == {
+            "low": row["interval_low"],
+            "high": row["interval_high"],
+            "level": 0.95,
+        }
+        held = [
+            side for side, name in ((-1, "sell"), (0, "hold"), (1, "buy")) if row[f"set_{name}"]
+        ]
+        assert signal.sides == tuple(held)
+        assert signal.skill["e_value"] == last["e_value"]
+        assert signal.skill["bars"] == last["bars"]
+        assert signal.skill["progress"] == pytest.approx(np.log(last["e_value"]) / np.log(20))
+
+
+def test_without_coverage_nothing_is_promised(copy, tiny_market):
+    copy.record_.coverage_ = copy.coverage = None
+    assert {(s.sides, len(s.interval)) for s in copy.signals(tiny_market.panel)} == {((), 0)}
+
+
+@pytest.mark.parametrize(
+    ("skill", "words"),
+    [
+        ({}, ""),
+        ({"needed": 1.0}, ""),
+        (
+            {"e_value": 3.142, "needed": 20.0, "bars": 1812, "left": 713.0, "proven": False},
+            "skill test: e = 3.14 of 20 after 1,812 bars; about 710 more at this pace",
+        ),
+        (
+            {"e_value": 0.2, "needed": 20.0, "bars": 12, "left": None, "proven": False},
+            "skill test: e = 0.2 of 20 after 12 bars; no skill so far",
+        ),
+        (
+            {"e_value": 2345.6, "needed": 20.0, "bars": 12, "left": 0.0, "proven": True},
+            "skill test: passed; e = 2.35e+03 of 20 after 12 bars",
+        ),
+    ],
+)
+def test_the_skill_test_is_told_in_a_sentence(skill, words):
+    assert skill_sentence(skill) == words
+
+
 # expiry
 
 
@@ -201,7 +257,7 @@ def test_a_hold_says_first_what_stopped_it(signals):
         first = (
             signal.why_not[0] if signal.status in ("hold", "abstain") else signal.reasons.text[0]
         )
-        assert why.startswith(first)
+        assert why.startswith(str(first))
 
 
 def test_an_abstention_shows_no_figures(signals):

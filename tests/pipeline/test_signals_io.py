@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from pipeline.signals_io import from_record, read_records, to_record, write_signals
 from stages.base import ConfigError, StoreError
-from stages.signal import Reasons, Signal
+from stages.signal import Reasons, Signal, WhyNot
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "signal-v1.json").read_text())
 VALID = Draft202012Validator(SCHEMA)
@@ -27,6 +27,7 @@ WHY = Reasons(
     references="ab12",
     text=("momentum_20 1.2 favours BUY (+0.750)",),
 )
+LOW = WhyNot("certainty", "certainty 0.61 < 0.80", 0.61, 0.8)
 BUY = Signal(
     asset="AAPL",
     time=TIME,
@@ -45,10 +46,21 @@ BUY = Signal(
     replay={"size": 3, "capacity": 9, "oldest": TIME, "newest": None, "strata": {"1/0": 2}},
     prices={"close": 163.2, "target": 170.0, "stop": 156.4},
     session="2022-03-01",
+    why_not=(WhyNot("skill", "skill: e-value 3.1 < 20 after 812 bars", 3.125, 20.0),),
+    novelty=1.25,
+    disagreement=0.5,
+    interval={"low": -0.031, "high": 0.042, "level": 0.95},
+    sides=(0, 1),
+    skill={
+        "e_value": 3.125,
+        "needed": 20.0,
+        "progress": 0.375,
+        "bars": 812,
+        "left": 700.5,
+        "proven": False,
+    },
 )
-HOLD = replace(
-    BUY, side=0, status="hold", confidence=0.35, why_not=("certainty 0.61 < 0.80",), strength="weak"
-)
+HOLD = replace(BUY, side=0, status="hold", confidence=0.35, why_not=(LOW,), strength="weak")
 ABSTAIN = replace(
     BUY,
     asset="BRK.B",
@@ -61,10 +73,15 @@ ABSTAIN = replace(
     aleatoric=math.nan,
     strength=None,
     reasons=None,
-    why_not=("history incomplete",),
+    why_not=(WhyNot.of("history: incomplete"),),
     stages={},
     prices={},
     session=None,
+    novelty=math.nan,
+    disagreement=math.nan,
+    interval={},
+    sides=(),
+    skill=BUY.skill | {"left": None},
 )
 SIGNALS = [BUY, replace(HOLD, asset="MSFT"), ABSTAIN]
 
@@ -86,6 +103,24 @@ def test_a_record_says_it_in_text():
     assert record["probabilities"] == {"SELL": 0.25, "HOLD": 0.35, "BUY": 0.4}
     assert record["replay"]["oldest"] == record["time"]
     assert to_record(ABSTAIN, "config")["confidence"] is None
+    assert record["why_not"] == [
+        {
+            "key": "skill",
+            "text": "skill: e-value 3.1 < 20 after 812 bars",
+            "value": 3.125,
+            "limit": 20.0,
+        }
+    ]
+    assert (record["sides"], record["interval"]["low"]) == (["HOLD", "BUY"], -0.031)
+    assert record["skill"]["proven"] is False
+
+
+def test_an_interval_without_end_has_none_in_the_record():
+    wide = replace(BUY, interval={"low": -1.0, "high": math.inf, "level": 0.95})
+    record = to_record(wide, "config")
+    assert record["interval"]["high"] is None
+    VALID.validate(json.loads(json.dumps(record, allow_nan=False)))
+    assert from_record(record).interval == wide.interval
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.status)
@@ -119,6 +154,11 @@ def test_no_bit_is_lost_on_the_way(share, margin, asset):
         {"confidence": None},
         {"certainty": 1.5},
         {"why_not": "text"},
+        {"why_not": ["certainty 0.61 < 0.80"]},
+        {"why_not": [{"key": "luck", "text": "luck", "value": None, "limit": None}]},
+        {"sides": []},
+        {"interval": {"low": 0.0}},
+        {"skill": {"e_value": 3.0}},
         {"more": 1},
         {"explanation": {"side": "BUY"}},
     ],

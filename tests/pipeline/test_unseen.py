@@ -7,9 +7,13 @@ import pytest
 from pipeline.data.sources import Source, synthetic
 from pipeline.evaluation import judge
 from pipeline.unseen import evaluated, later_rows, unseen_parts
-from stages.base import DataError
+from stages.base import ConfigError, DataError, LeakError
+from stages.combinatorial import CombinatorialPurged
+from stages.ensemble.decide import Decide
 from stages.folds import DateSplit, PurgedWalkForward, RollingSplit
-from stages.panel import until
+from stages.labels import TripleBarrier
+from stages.online.replay import ReplayBuffer
+from stages.panel import named, settled, until
 from tests.conftest import tiny_pipeline
 
 LAST = "2000-10-31"  # of training; 80 bars follow
@@ -130,6 +134,126 @@ def test_a_split_of_data_without_labels_asks_for_a_labeler(lean, source):
         list(unseen_parts(lean, replace(source, y=None), SPLIT))
 
 
+# many histories out of one
+
+
+def barriers():
+    """Labels that a width is fitted for, and no stage 2."""
+    return tiny_pipeline(
+        labels=TripleBarrier(horizon=2, delay=0),
+        folds=PurgedWalkForward(n_folds=2, first=0.4, embargo=2),
+        refiner=None,
+        decide=Decide(cost_bps={"default": 2.0}),
+        replay=ReplayBuffer(window=1, capacity=100),
+    )
+
+
+def test_each_path_of_a_combinatorial_split_reports_the_whole_history_once(lean, source):
+    split = CombinatorialPurged(n_groups=3, n_test=2, embargo=1)
+    parts = list(unseen_parts(lean, source, split))
+    assert [part for part, *_ in parts] == ["path 1", "path 2"]
+    for _, _, rows, y in parts:
+        assert rows.index.equals(source.y.index)
+        pd.testing.assert_frame_equal(y, source.y)
+    # the models differ, so do the odds; in each group, both paths speak of the same rows
+    assert (parts[0][2]["p_buy"] != parts[1][2]["p_buy"]).mean() > 0.9
+    judged = judge(parts[0][1], *parts[0][2:], source, part="path 1", resamples=5)
+    assert judged.part == "path 1"
+    assert len(judged.predictions) == len(source.y)
+    # the model that stays is that of the last split, whose test groups are the last
+    last = source.y.index.unique("time").sort_values()[len(source.y.index.unique("time")) // 3]
+    assert parts[0][1].learned_until_ < last
+
+
+def test_on_a_combinatorial_split_each_model_is_fitted_to_its_own_rows(source):
+    """Widths are fitted for each split; the rows of a path are judged by that of their model."""
+    given = replace(source, y=None)
+    [(_, fitted, rows, y)] = unseen_parts(barriers(), given, CombinatorialPurged(3, 1, embargo=2))
+    assert rows.index.isin(y.index).all()
+    assert y.index.is_unique
+    held = [line for line in fitted.roles_.table() if line["role"] == "held out"]
+    assert held[0]["rows"] == pytest.approx(len(y) / 3, rel=0.05)
+
+
+def test_nothing_is_learnt_from_the_rows_between(source):
+    """A group in the middle is held out: whatever happens in it, the model is the same."""
+    pipeline = tiny_pipeline()
+    bars, y = source.bars, source.y
+    folds = CombinatorialPurged(3, 1, embargo=1, look_back=pipeline.window - 1)
+    train, test = list(folds.split(y))[1]
+    rng = np.random.default_rng(0)
+    wild, at = bars.copy(), bars.index.get_indexer(y.index[test])
+    for name in named(bars, "feature", "context"):
+        wild.iloc[at, wild.columns.get_loc(name)] = rng.normal(0, 50, len(at)).astype("float32")
+    sides = y["side"].to_numpy().copy()
+    sides[test] = rng.permutation(sides[test])
+    one, two = (
+        replace(pipeline).fit(each, labels, y.index[train])
+        for each, labels in ((bars, y), (wild, y.assign(side=sides)))
+    )
+    assert one.digest == two.digest
+    assert one.learned_until_ == settled(y.iloc[train]).max()
+    one.roles_.hold_out("test", y.index[test])
+    with pytest.raises(LeakError, match="would be held out, and is"):
+        one.roles_.hold_out("test", y.index[train[-1:]])
+
+
+def test_labels_of_rows_held_out_set_no_width(source):
+    bars = source.bars
+    y = TripleBarrier(horizon=2, delay=0, width=1.0).label(bars)
+    train, _ = next(CombinatorialPurged(3, 1, embargo=2, look_back=0).split(y))  # before the rest
+    fitted = barriers().fit(bars, rows=y.index[train])
+    [line] = [line for line in fitted.roles_.table() if line["part"] == "labels"]
+    assert (line["role"], line["fold"]) == ("calibrate", "every")
+    assert line["first"] >= y.index[train].get_level_values("time").min().isoformat()
+    # folds that come after cannot test what set the width, either
+    with pytest.raises(LeakError, match="would be test, and is calibrate for labels"):
+        fitted.roles_.record("late", "late", {"test": fitted.labels_.roles_["calibrate"]})
+
+
+# splits that leak
+
+
+def test_a_split_that_reports_what_it_learnt_from_is_refused(lean, source):
+    class Sloppy(DateSplit):
+        def parts(self, y):
+            (parts,) = super().parts(y)
+            yield parts | {"test": np.union1d(parts["test"], parts["train"][-1:])}
+
+    with pytest.raises(LeakError, match="would be held out, and is test for filter") as refused:
+        list(unseen_parts(lean, source, Sloppy(LAST, None, "2001-12-31")))
+    assert refused.value.code == "SV-F26"
+
+
+@pytest.mark.parametrize(
+    "split",
+    [RollingSplit(PurgedWalkForward(embargo=4)), CombinatorialPurged(embargo=4)],
+    ids=lambda split: type(split).__name__,
+)
+def test_an_embargo_shorter_than_the_horizon_is_refused_outside_as_inside(source, split):
+    labels = TripleBarrier(horizon=5)
+    pipeline = tiny_pipeline(labels=labels, folds=PurgedWalkForward(embargo=5))
+    with pytest.raises(ConfigError, match="an embargo of 4 bars is shorter than horizon=5") as no:
+        list(unseen_parts(pipeline, source, split))
+    assert no.value.code == "SV-F25"
+    with pytest.raises(ValueError, match="folds.embargo=0 bars is shorter than horizon=5"):
+        tiny_pipeline(labels=labels, folds=PurgedWalkForward(embargo=0))
+
+
+def test_stages_cannot_pass_their_words_through_combinatorial_folds():
+    with pytest.raises(ValueError, match="folds must be PurgedWalkForward, got Combinatorial"):
+        tiny_pipeline(folds=CombinatorialPurged())
+
+
+def test_a_stored_model_tells_which_rows_did_what(tiny, copy):
+    table = copy.roles_.table()
+    assert table == tiny.roles_.table()
+    assert {"filter", "refiner", "ensemble", "gate", "references"} <= {t["part"] for t in table}
+    [line] = [line for line in table if line["part"] == "references"]
+    assert (line["fold"], line["role"]) == ("deployed", "reference")
+    assert line["rows"] == tiny.references_.index.get_level_values("asset").nunique()
+
+
 # a stored model on later bars
 
 
@@ -159,6 +283,23 @@ def test_data_that_end_too_early_are_refused(past, source):
     with pytest.raises(DataError, match="no label of a bar after") as error:
         later_rows(past, early, None)
     assert error.value.code == "SV-F18"
+
+
+def test_with_labels_later_rows_are_judged_as_if_updated_at_every_bar(past, source):
+    y, rows = later_rows(past, source, None)
+    before, state = past.record_.skill_.path_, past.record_.state()
+    then, now = evaluated(past, source.bars, rows), evaluated(past, source.bars, rows, y)
+    assert set(then["skill.bars"]) == {len(before)}
+    bars = now.groupby(level="time")["skill.bars"].first()
+    assert bars.is_monotonic_increasing
+    assert bars.iloc[-1] > bars.iloc[0] + 20
+    times = now.index.get_level_values("time")
+    turned = y.assign(side=y["side"].where(y["end"] <= times.unique()[30], -y["side"]))
+    other = evaluated(past, source.bars, rows, turned)
+    early = times <= times.unique()[30]
+    pd.testing.assert_frame_equal(now[early], other[early], check_exact=True)
+    assert not now["skill.e_value"].equals(other["skill.e_value"])
+    assert past.record_.state() == state
 
 
 def test_later_rows_are_judged_with_and_without_the_gate(past, source):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from stages.signal import CLOSURE, SIDE_NUMBER, SIDE_TEXT, SIDES, Reasons, Signal
+from stages.signal import CLOSURE, KEYS, SIDE_NUMBER, SIDE_TEXT, SIDES, Reasons, Signal, WhyNot
 
 WHY = Reasons(
     side=1,
@@ -15,6 +15,7 @@ WHY = Reasons(
     references="b3f1",
     text=("flow is high",),
 )
+LOW = WhyNot("certainty", "certainty 0.61 < 0.80", 0.61, 0.8)
 BUY = Signal(
     asset="A",
     time=pd.Timestamp("2020-01-01", tz="UTC"),
@@ -39,7 +40,7 @@ QUIET = replace(
     certainty=NAN,
     epistemic=NAN,
     aleatoric=NAN,
-    why_not=("history incomplete",),
+    why_not=(WhyNot.of("history: 12 bars missing"),),
     reasons=None,
 )
 
@@ -50,7 +51,7 @@ QUIET = replace(
         ({"status": "maybe"}, "no such status as 'maybe'"),
         ({"side": 0}, "'fired' does not go with side 0"),
         ({"side": None}, "'fired' does not go with side None"),
-        ({"status": "hold", "why_not": ("x",)}, "'hold' does not go with side 1"),
+        ({"status": "hold", "why_not": (LOW,)}, "'hold' does not go with side 1"),
         ({"status": "hold", "side": 0, "confidence": 0.2}, "a 'hold' must say why not"),
         ({"probabilities": {-1: 0.3, 1: 0.7}}, "must sum to 1"),
         ({"probabilities": {-1: 0.3, 0: 0.3, 1: 0.7}}, "must sum to 1"),
@@ -62,6 +63,8 @@ QUIET = replace(
         ({"aleatoric": -0.1}, "below 0"),
         ({"expires": BUY.time}, "expires"),
         ({"time": pd.Timestamp("2020-01-01")}, "not UTC"),
+        ({"sides": (0, 2)}, "no such sides"),
+        ({"interval": {"low": 0.1, "high": -0.1, "level": 0.95}}, "ends at -0.1, below its start"),
         ({"expires": pd.Timestamp("2020-01-02", tz="Asia/Tokyo")}, "not UTC"),
     ],
 )
@@ -74,14 +77,16 @@ def test_a_contradiction_is_refused_by_asset_and_time(change, message):
 def test_every_status_goes_with_its_sides():
     assert replace(BUY, status="unproven").side == 1
     assert replace(BUY, side=-1, confidence=0.1).side == -1
-    hold = replace(BUY, status="hold", side=0, confidence=0.2, why_not=("certainty 0.61 < 0.80",))
-    assert hold.why_not == ("certainty 0.61 < 0.80",)
+    hold = replace(BUY, status="hold", side=0, confidence=0.2, why_not=(LOW,))
+    assert [str(why) for why in hold.why_not] == ["certainty 0.61 < 0.80"]
 
 
 def test_an_abstention_has_no_odds_and_says_why():
     assert QUIET.probabilities == {}
     with pytest.raises(ValueError, match="an abstention has no odds"):
         replace(QUIET, probabilities=BUY.probabilities)
+    with pytest.raises(ValueError, match="an abstention promises nothing"):
+        replace(QUIET, sides=(0,))
     with pytest.raises(ValueError, match="a 'abstain' must say why not"):
         replace(QUIET, why_not=())
 
@@ -100,3 +105,13 @@ def test_reasons_close_within_the_tolerance():
 def test_sides_are_named_both_ways():
     assert {SIDE_NUMBER[text]: text for text in SIDE_TEXT.values()} == SIDE_TEXT
     assert set(SIDES) == set(SIDE_TEXT) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_stood_in_the_way_begins_with_its_key(key):
+    assert WhyNot.of(f"{key}: so it is") == WhyNot(key, f"{key}: so it is")
+    assert WhyNot.of(f"{key} 0.61 < 0.80").key == key
+    with pytest.raises(ValueError, match="does not begin with"):
+        WhyNot(key, "0.61 < 0.80")
+    with pytest.raises(ValueError, match="'luck'"):
+        WhyNot.of("luck 0.61 < 0.80")

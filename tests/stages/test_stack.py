@@ -20,7 +20,7 @@ from stages.markets import mixed, tabular
 from stages.panel import named
 from stages.refiner.lstm import Lstm
 from stages.refiner.refiner import SequenceRefiner
-from stages.stack import Stack, pass_forward
+from stages.stack import UNGATED, Stack, pass_forward
 
 FOLDS = PurgedWalkForward(n_folds=5, first=0.3, embargo=3)
 WINDOW = 6
@@ -108,6 +108,21 @@ def test_without_a_refiner_there_are_two_stages(market):
     assert passed.stack.refiner is None
     assert not named(passed.unseen, "refiner")
     assert not named(passed.stack.predict(market[0]), "refiner")
+
+
+def test_a_refiner_that_leaves_the_filter_alone_learns_from_the_first_block_too(market):
+    template, first = replace(stack(), refiner=lstm(static=False)), FOLDS.edges(market[1])[1]
+    passed = pass_forward(template, *market, FOLDS, Decide())
+    heard = pass_forward(stack(), *market, FOLDS, Decide())
+    assert passed.unseen.index.equals(heard.unseen.index)
+    for said, early in ((passed, True), (heard, False)):
+        learnt = [
+            pd.Timestamp(line["first"])
+            for line in said.roles.table()
+            if (line["part"], line["role"]) == ("refiner", "train")
+        ]
+        assert len(learnt) == FOLDS.n_folds  # four test blocks, and what is deployed
+        assert all((time < first) == early for time in learnt)
 
 
 def test_the_same_seed_passes_the_same_bits(passed, template, market):
@@ -199,7 +214,8 @@ class Witness:
         word = np.maximum(heard_by(panel), self.knows_)
         if self.name == "ensemble":
             odds = dict.fromkeys(ODDS, 1 / 3)
-            return pd.DataFrame(odds | {"margin": word, "margin_sd": 1.0}, panel.index)
+            sure = {"certainty_sell": 0.5, "certainty_buy": 0.5}
+            return pd.DataFrame(odds | {"margin": word, "margin_sd": 1.0} | sure, panel.index)
         said = {f"{self.name}.w.{side}": word for side in ("z_sell", "z_buy")}
         gate = {"filter.gate": 1.0} if self.name == "filter" else {}
         return pd.DataFrame(said | gate, panel.index)
@@ -304,7 +320,7 @@ def test_the_gate_of_a_block_is_what_the_blocks_before_it_would_set(passed, temp
         threshold = OPEN
         if start != edges[0]:
             assert len(before)
-            ungated = {c: before[f"ungated.{c}"] for c in [*ODDS, "margin", "margin_sd"]}
+            ungated = {c: before[f"ungated.{c}"] for c in UNGATED}
             said = Decide().decide(before.assign(**ungated, **{"filter.gate": 1.0}))
             certain = said["certainty"].to_numpy()
             fires = certain >= min(0.8, np.quantile(certain, 0.9))
@@ -346,7 +362,7 @@ def test_comparing_says_what_predicting_says_and_what_an_open_gate_would(passed,
     ajar = replace(passed.stack.filter).restore(passed.stack.filter.state())
     ajar.threshold_ = OPEN
     opened = replace(passed.stack, filter=ajar).predict(panel)
-    for column in [*ODDS, "margin", "margin_sd"]:
+    for column in UNGATED:
         np.testing.assert_array_equal(both[f"ungated.{column}"], opened[column])
     for column in named(opened, "refiner"):
         np.testing.assert_array_equal(both[column], opened[column])
