@@ -1,7 +1,7 @@
 """One self-contained HTML page: signals, their reasons, calibration and the evaluation table."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,23 @@ from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
 from pipeline.files import write_atomic
-from pipeline.signals import Signals
+from pipeline.report import figures
+from pipeline.report.figures import BUY, GREY, SELL, styled
+from pipeline.signals import Signals, skill_sentence
 from stages.filter.gate import OPEN
+from stages.online.track_record import TrackRecord
 from stages.signal import SIDE_TEXT, Signal
 
-BUY, SELL, GREY = "#0b7a75", "#b3432b", "#8a8f98"  # told apart by the colour blind too
-LINE = "#e4e8ee"
 SHOWN = 12  # bars of a waterfall; the rest is summed into one
 
 
-def write_page(path: Path, signals: Signals, evaluation: Mapping[str, Any], about: str) -> None:
+def write_page(
+    path: Path,
+    signals: Signals,
+    evaluation: Mapping[str, Any],
+    about: str,
+    record: TrackRecord | None = None,
+) -> None:
     """Write the page; it asks nothing of the network.
 
     Parameters
@@ -32,6 +39,8 @@ def write_page(path: Path, signals: Signals, evaluation: Mapping[str, Any], abou
         What `Evaluation.card` gave; may be empty.
     about : str
         What the data are and are not.
+    record : TrackRecord, optional
+        Of the model: its coverage and its skill test over time.
     """
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("pipeline.report").joinpath("page.html").read_text(encoding="utf-8")
@@ -47,12 +56,52 @@ def write_page(path: Path, signals: Signals, evaluation: Mapping[str, Any], abou
         about=about,
         model=newest[0].model if newest else "",
         replay=newest[0].replay if newest else {},
+        skill=skill_sentence(newest[0].skill) if newest else "",
+        level=next((f"{s.interval['level']:.0%}" for s in newest if s.interval), ""),
         waterfalls=[(s, _div(waterfall(s))) for s in explained],
-        reliability=_div(reliability(evaluation["reliability"])) if evaluation else "",
+        claims=[(title, note, _div(figure)) for title, note, figure in claims(evaluation, record)],
         gate=gate_sentence(evaluation["gate"]) if evaluation else "",
         evaluation=evaluation,
     )
     write_atomic(path, text.encode())
+
+
+def claims(
+    evaluation: Mapping[str, Any], record: TrackRecord | None
+) -> Iterator[tuple[str, str, go.Figure]]:
+    """Heading, caption and picture of everything that a signal claims."""
+    if evaluation:
+        groups: dict[str, list[Any]] = {"the side named": evaluation["reliability"]}
+        for row in evaluation["by_class"]:
+            groups.setdefault(row["group"], []).append(row)
+        yield (
+            "Does confidence mean what it says?",
+            "Probability said of a side against how often it came, with 95 % intervals.",
+            figures.reliability(groups),
+        )
+        yield (
+            "Is the surer half better?",
+            "Accuracy on the rows of which the model is surest; dotted: the base rate.",
+            figures.risk_coverage(evaluation["risk_coverage"], float(evaluation["share"])),
+        )
+        if evaluation["doubt"]:
+            yield (
+                "Does it doubt what it has not seen?",
+                "Epistemic uncertainty by distance from the training; tenths of the rows.",
+                figures.doubt(evaluation["doubt"]),
+            )
+    if record is not None and record.coverage_ is not None:
+        yield (
+            "Do sets and intervals hold the outcome?",
+            f"Promised: {record.coverage_.level:.0%}, in the long run.",
+            figures.coverage(record.coverage_.history_, record.coverage_.level),
+        )
+    if record is not None:
+        yield (
+            "Has it shown skill?",
+            "A capital of 1, bet on the directions that the model leans to.",
+            figures.skill(record.skill_.path_, record.skill_.needed),
+        )
 
 
 def gate_sentence(gate: Mapping[str, float | None]) -> str:
@@ -97,55 +146,8 @@ def waterfall(signal: Signal) -> go.Figure:
     )
     opposite = SIDE_TEXT[-reasons.side]
     title = f"log-odds of {SIDE_TEXT[reasons.side]} against {opposite}"
-    return _styled(figure, height=26 * len(names) + 90).update_layout(
+    return styled(figure, height=26 * len(names) + 90).update_layout(
         xaxis_title=title, yaxis={"autorange": "reversed"}, showlegend=False
-    )
-
-
-def reliability(bins: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """Said confidence against accuracy, with 95 % intervals.
-
-    Parameters
-    ----------
-    bins : sequence of mapping
-        ``confidence``, ``accuracy``, ``low``, ``high``, ``rows``: see `stages.evaluate`.
-    """
-    ends = [v for b in bins for v in (b["low"], b["high"], b["confidence"])]
-    ends = [v for v in ends if v == v]  # an empty bin has no interval
-    span = [max(min(ends, default=0) - 0.02, 0), min(max(ends, default=1) + 0.02, 1)]
-    figure = go.Figure(
-        go.Scatter(x=span, y=span, mode="lines", name="exact", line={"color": GREY, "dash": "dot"})
-    )
-    figure.add_scatter(
-        x=[b["confidence"] for b in bins],
-        y=[b["accuracy"] for b in bins],
-        error_y={
-            "array": [b["high"] - b["accuracy"] for b in bins],
-            "arrayminus": [b["accuracy"] - b["low"] for b in bins],
-            "thickness": 1,
-        },
-        mode="lines+markers",
-        name="pipeline",
-        line={"color": BUY},
-        customdata=[b["rows"] for b in bins],
-        hovertemplate="said %{x:.3f}, right %{y:.3f}, %{customdata} rows",
-    )
-    return _styled(figure, height=420).update_layout(
-        xaxis={"title": "confidence said", "range": span},
-        yaxis={"title": "share that was right", "range": span},
-    )
-
-
-def _styled(figure: go.Figure, height: int) -> go.Figure:
-    lines = {"gridcolor": LINE, "zerolinecolor": GREY}
-    return figure.update_layout(
-        template="none",  # the others weigh more than the figure
-        height=height,
-        xaxis=lines,
-        margin={"l": 10, "r": 10, "t": 10, "b": 40},
-        font={"family": "system-ui, sans-serif", "size": 13},
-        paper_bgcolor="rgba(0,0,0,0)",
-        yaxis={"automargin": True, **lines},
     )
 
 

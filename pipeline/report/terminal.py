@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.console import Console
@@ -20,19 +18,18 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pipeline.data.sources import Source
-from pipeline.evaluation import SHOWN, Evaluation
-from pipeline.signals import Signals
+from pipeline.evaluation import Evaluation
+from pipeline.report.words import luck_lines, rival_lines
+from pipeline.signals import Signals, interval_text, skill_sentence
 from pipeline.signals_io import to_record
-from stages.base import DataError
 from stages.signal import SIDE_TEXT, Signal
 
 SURVIVORS = (
     "The embedded names are today's survivors, adjusted with hindsight: read no result here as one "
     "that could have been earned. Nothing here is advice."
 )
-UNPROVEN = "unproven: what the model thinks before it has shown skill on live labels."
+UNPROVEN = "unproven: what the model thinks, as long as it has not passed the skill test."
 BRIEF = ("accuracy", "mcc", "log_loss", "brier", "ece", "rank_ic")
-BESIDE = ("base_rate", *BRIEF)  # where runs stand side by side, each with its own base rate
 WIDE = None if sys.stdout.isatty() else 120  # columns of a pipe or a log
 console = Console(width=WIDE)
 side = Console(stderr=True, width=WIDE)  # progress and remarks, so that stdout can be piped
@@ -71,19 +68,24 @@ def say_source(source: Source) -> None:
 def show_signals(signals: Signals, source: Source) -> None:
     """The newest signal of each asset as a table, three lines a signal."""
     shown = signals.newest()
-    table = _table("signals")
+    table = table_of("signals")
     for name, justify in (
         ("asset", "left"),
         ("side", "left"),
-        ("confidence", "right"),
-        ("certainty", "right"),
+        ("confidence,\ncertainty", "right"),
         ("doubt", "left"),
         ("stages", "left"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("top reasons: input, value, push (log-odds)", overflow="fold")
+    promised = next((f"{s.interval['level']:.0%}" for s in shown if s.interval), "")
+    if promised:
+        table.add_column(f"holds {promised}", no_wrap=True)
+    table.add_column("top reasons: input, value,\npush (log-odds)", overflow="fold")
     for signal in shown:
-        table.add_row(*_cells(signal), style=None if signal.side else "dim", end_section=True)
+        *cells, reasons = _cells(signal)
+        held = [_promise(signal)] if promised else []
+        style = None if signal.side else "dim"
+        table.add_row(*cells, *held, reasons, style=style, end_section=True)
     console.print(table)
     counts = Counter(signal.status for signal in signals)
     older = len(signals) - len(shown)
@@ -91,15 +93,25 @@ def show_signals(signals: Signals, source: Source) -> None:
     console.print(
         ", ".join(f"{n:,} {status}" for status, n in counts.items()) + rest, highlight=False
     )
-    console.print(f"{UNPROVEN}\n{about(source)}", style="italic", highlight=False)
+    for line in filter(None, (skill_sentence(s.skill) for s in shown[:1])):
+        console.print(line, highlight=False)
+    unproven = [UNPROVEN] if "unproven" in counts else []
+    console.print("\n".join([*unproven, about(source)]), style="italic", highlight=False)
+
+
+def _promise(signal: Signal) -> str:
+    """The set of sides, and the interval of the return below it."""
+    sides = " ".join(SIDE_TEXT[side] for side in signal.sides)
+    return f"{sides}\n{interval_text(signal.interval)}".rstrip()
 
 
 def _cells(signal: Signal) -> list[str]:
     reasons = list(signal.reasons.text[:3]) if signal.reasons else []
     if signal.status in ("hold", "abstain"):
-        reasons = [f"{signal.status}: {'; '.join(signal.why_not)}", *reasons]
+        reasons = [f"{signal.status}: {'; '.join(map(str, signal.why_not))}", *reasons]
     side = SIDE_TEXT[signal.side] if signal.side is not None else "–"
     doubt = f"epist. {signal.epistemic:.4f}\naleat. {signal.aleatoric:.3f}"
+    doubt += f"\nnovelty {signal.novelty:.1f}" if signal.novelty == signal.novelty else ""
     trail = [
         f"{n} –" if v is None else f"{n} {v:+.2f}" for n, v in signal.stages.items() if n != "gate"
     ]
@@ -107,8 +119,7 @@ def _cells(signal: Signal) -> list[str]:
     return [
         f"{signal.asset}\n{signal.time:%Y-%m-%d}\n{signal.time:%H:%M} UTC",
         f"{side}\n{signal.status}",
-        "" if abstains else f"{signal.confidence:.1%}",
-        "" if abstains else f"{signal.certainty:.2f}",
+        "" if abstains else f"{signal.confidence:.1%}\n{signal.certainty:.2f}",
         "" if abstains else doubt,
         "\n".join(trail),
         "\n".join(reasons),
@@ -118,10 +129,11 @@ def _cells(signal: Signal) -> list[str]:
 def show_evaluation(evaluation: Evaluation, as_json: bool = False) -> None:
     """Figures and intervals, a model a row; base rate and MCC stand beside every accuracy."""
     if as_json:
-        show_json({"part": evaluation.part, "metrics": evaluation.metrics()})
+        metrics = evaluation.metrics()
+        show_json({"part": evaluation.part, "metrics": metrics, "luck": evaluation.luck()})
         return
     times = evaluation.predictions.index.get_level_values("time")
-    table = _table(
+    table = table_of(
         f"{evaluation.part}: {len(evaluation.predictions):,} unseen rows, "
         f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}, "
         f"base rate {evaluation.short('base_rate')}"
@@ -140,6 +152,11 @@ def show_evaluation(evaluation: Evaluation, as_json: bool = False) -> None:
         style="dim",
         highlight=False,
     )
+    lines = rival_lines(evaluation.rivals)
+    if evaluation.standing is not None:
+        lines += luck_lines(evaluation.standing, evaluation.cost)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
 
 
 def show_training(
@@ -148,7 +165,8 @@ def show_training(
     """What was trained, how it did, and where it lies."""
     if as_json:
         metrics = {part: evaluation.metrics() for part, evaluation in judged.items()}
-        show_json({"model": str(model), "run": str(folder), "metrics": metrics})
+        luck = {part: evaluation.luck() for part, evaluation in judged.items()}
+        show_json({"model": str(model), "run": str(folder), "metrics": metrics, "luck": luck})
         return
     for evaluation in judged.values():
         show_evaluation(evaluation)
@@ -172,11 +190,11 @@ def show_reasons(signal: Signal, top: int) -> None:
     """One signal: the contributions to its margin, stage by stage and feature by feature."""
     head = f"{signal.asset} {signal.time:%Y-%m-%d %H:%M} UTC: {signal.status}"
     if signal.reasons is None:
-        console.print(f"{head} ({'; '.join(signal.why_not)})", highlight=False)
+        console.print(f"{head} ({'; '.join(map(str, signal.why_not))})", highlight=False)
         return
     reasons = signal.reasons
     name, other = SIDE_TEXT[reasons.side], SIDE_TEXT[-reasons.side]
-    table = _table(f"{head}\nlog-odds of {name} against {other}")
+    table = table_of(f"{head}\nlog-odds of {name} against {other}")
     table.add_column("input or member")
     table.add_column("push", justify="right")
     table.add_row("baseline", f"{reasons.baseline:+.4f}", style="dim")
@@ -190,65 +208,11 @@ def show_reasons(signal: Signal, top: int) -> None:
         table.add_row(member, f"{push:+.4f}", style="dim")
     console.print(table)
     if signal.why_not:
-        console.print("why not: " + "; ".join(signal.why_not), highlight=False)
+        console.print("why not: " + "; ".join(map(str, signal.why_not)), highlight=False)
 
 
-def show_runs(runs: pd.DataFrame, as_json: bool = False) -> None:
-    """The pipelines of runs side by side: a row per run and evaluated part.
-
-    Parameters
-    ----------
-    runs : DataFrame
-        What `pipeline.tracking.read_runs` gave.
-    as_json : bool
-    """
-    if as_json:
-        flat = runs.reset_index().astype(object)
-        show_json(flat.where(flat.notna(), None).to_dict("records"))
-        return
-    if runs.empty:
-        raise DataError(
-            "there are no runs to compare",
-            code="SV-F18",
-            cure="runs=DIR names a folder of runs, such as sieve_runs/sweeps",
-        )
-    table = _table("runs: the whole pipeline, on the rows that each had not seen")
-    for name in ("run", "what differs", "part"):
-        table.add_column(name, overflow="fold")
-    for name in BESIDE:
-        table.add_column(name, justify="right", no_wrap=True)
-    differs = _differences(runs)
-    for path, run in runs.iterrows():
-        name = str(path)
-        parts = {c.split(".")[1] for c in run.dropna().index if c.startswith("metrics.")}
-        if "error" in run and isinstance(run["error"], str):
-            table.add_row(name, run["error"], "failed", style="dim")
-        for part in sorted(parts):
-            cells = [_run_cell(run, f"metrics.{part}.pipeline.{metric}") for metric in BESIDE]
-            table.add_row(name, differs[name], part, *cells)
-    console.print(table)
-    console.print("± half a 95 % block-bootstrap interval.", style="dim", highlight=False)
-
-
-def _differences(runs: pd.DataFrame) -> dict[str, str]:
-    """Words of each run's command that not all runs share."""
-    if "command" not in runs:
-        return {}
-    words = {str(name): shlex.split(c) for name, c in runs["command"].dropna().items()}
-    shared = set.intersection(*map(set, words.values()))
-    return {name: " ".join(w for w in said if w not in shared) for name, said in words.items()}
-
-
-def _run_cell(run: pd.Series, figure: str) -> str:
-    """A figure over half its interval; empty where the data do not define it."""
-    value, low, high = (run.get(f"{figure}.{p}", float("nan")) for p in ("value", "low", "high"))
-    if pd.isna(value):
-        return ""
-    form = SHOWN[figure.rpartition(".")[2]]
-    return f"{value:{form}}\n±{(high - low) / 2:{form.removeprefix('+')}}"
-
-
-def _table(title: str) -> Table:
+def table_of(title: str) -> Table:
+    """An empty table in the manner of all."""
     return Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=SIMPLE)
 
 

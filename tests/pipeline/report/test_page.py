@@ -6,9 +6,10 @@ import pytest
 
 from pipeline.data.sources import synthetic
 from pipeline.evaluation import judge
-from pipeline.report.page import gate_sentence, reliability, waterfall, write_page
-from pipeline.signals import Signals
+from pipeline.report.page import gate_sentence, waterfall, write_page
+from pipeline.signals import Signals, skill_sentence
 from stages.filter.gate import OPEN
+from stages.signal import WhyNot
 
 LIMIT = 6 * 2**20  # bytes
 
@@ -57,9 +58,9 @@ def card(tiny, tiny_market):
 
 
 @pytest.fixture(scope="module")
-def page(signals, card, tmp_path_factory):
+def page(signals, card, tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "below" / "page.html"
-    write_page(path, signals, card, "Not advice & nothing <else>.")
+    write_page(path, signals, card, "Not advice & nothing <else>.", tiny.record_)
     return path
 
 
@@ -102,6 +103,7 @@ def test_the_page_holds_the_newest_signal_of_each_asset_and_its_reasons(page, si
         assert f"{signal.reasons.margin:+.3f}" in figure[:6000]
         assert signal.reasons.text[0] in elements.text
     assert "4 older signals are not shown" in elements.text
+    assert skill_sentence(signals.newest()[0].skill) in elements.text
 
 
 def test_an_abstention_and_a_hold_say_why(elements):
@@ -142,7 +144,9 @@ def test_a_hostile_name_stays_text(signals, tmp_path):
     reasons = replace(
         one.reasons, contributions={name: sum(one.reasons.contributions.values())}, text=(name,)
     )
-    hostile = Signals([replace(one, asset=name, why_not=(name,), reasons=reasons)])
+    hostile = Signals(
+        [replace(one, asset=name, why_not=(WhyNot("gate", f"gate {name}"),), reasons=reasons)]
+    )
     write_page(tmp_path / "page.html", hostile, {}, name)
     assert "<script>alert" not in (tmp_path / "page.html").read_text()
 
@@ -177,8 +181,13 @@ def test_many_reasons_are_summed_into_one(signals):
     assert sum(bars.x[:-1]) == pytest.approx(bars.x[-1])
 
 
-def test_the_reliability_diagram_shows_every_bin(card):
-    exact, said = reliability(card["reliability"]).data
-    assert exact.x == exact.y
-    assert list(said.x) == [b["confidence"] for b in card["reliability"]]
-    assert len(reliability([]).data) == 2
+def test_the_page_shows_a_picture_of_each_claim(page):
+    text = page.read_text(encoding="utf-8")
+    for heading in (
+        "Does confidence mean",
+        "surer half",
+        "doubt what it",
+        "Do sets and",
+        "shown skill",
+    ):
+        assert heading in text

@@ -9,10 +9,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from pipeline.data.sources import synthetic
-from pipeline.evaluation import judge
+from pipeline.evaluation import counted, judge
 from pipeline.report import terminal
-from pipeline.signals import Signals
-from stages.base import DataError
+from pipeline.signals import Signals, interval_text, skill_sentence
 
 
 @pytest.fixture
@@ -51,10 +50,48 @@ def test_no_accuracy_is_printed_without_base_rate_and_mcc(printed, evaluation):
     assert evaluation.short("discarded") in said
 
 
-def test_figures_come_as_json_when_asked(evaluation, capsys):
-    terminal.show_evaluation(evaluation, as_json=True)
-    said = json.loads(capsys.readouterr().out)
+def test_a_stage_that_does_not_pay_is_said_not_to(printed, evaluation):
+    [member, base] = evaluation.rivals
+    assert base == "base rate"
+    gap = {"value": -0.01, "low": -0.02, "high": -0.005}
+    none, worse = gap | {"high": 0.01}, {"value": 0.01, "low": 0.005, "high": 0.02}
+    for of_member, of_base, words in (
+        (gap, gap, "Stage 3 pays. The pipeline beats the base rate."),
+        (none, none, f"Stage 3 does not pay: it cannot be told from {member} alone. The pipeline "),
+        (worse, worse, f"Stage 3 does not pay: {member} alone is better. The pipeline is worse"),
+    ):
+        rivals = {member: of_member, base: of_base}
+        terminal.show_evaluation(replace(evaluation, rivals=rivals))
+        said = printed()
+        assert words in said
+        assert f"log-loss less the best member's ({member})" in said
+
+
+def test_a_sharpe_ratio_stands_beside_what_luck_leaves_of_it(printed, evaluation, source, tmp_path):
+    terminal.show_evaluation(evaluation)
+    assert "Sharpe" not in printed()  # never without the number of trials
+    said = counted(evaluation, tmp_path, "train", "aa", source, 0)
+    terminal.show_evaluation(said)
+    text = " ".join(printed().split())
+    assert re.search(r"Sharpe [+-]\d+\.\d\d \[.*\] a year, before costs: a book", text)
+    assert "for 1 distinct trial in the ledger" in text
+    assert "PBO needs 2 trials with common bars" in text
+    second = counted(replace(evaluation, cost=10.0), tmp_path, "train", "bb", source, 0)
+    terminal.show_evaluation(second)
+    text = " ".join(printed().split())
+    assert "after costs of 10.0 bps a round trip" in text
+    assert re.search(r"for 2 distinct trials .* PBO 0\.50 of 2 trials on \d+ common bars", text)
+
+
+def test_figures_come_as_json_when_asked(evaluation, source, capsys, tmp_path):
+    said = counted(evaluation, tmp_path, "train", "aa", source, 0)
+    terminal.show_evaluation(said, as_json=True)
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert said["part"] == "out-of-fold"
+    assert (said["luck"]["trials"], said["luck"]["overfitting"]) == (1, None)
+    assert said["metrics"]["pipeline"]["sharpe"]["value"] == pytest.approx(
+        said["luck"]["sharpe"], rel=1e-4
+    )
     assert {"accuracy", "base_rate", "mcc"} <= said["metrics"]["pipeline"].keys()
 
 
@@ -66,6 +103,18 @@ def test_the_newest_signal_of_each_asset_is_shown(printed, signals, source):
         assert signal.reasons.text[0] in said
     assert "156 of older bars not shown" in said
     assert terminal.UNPROVEN in said.replace("\n", " ")
+    assert skill_sentence(signals.newest()[0].skill) in said
+
+
+def test_sets_and_intervals_are_shown_where_they_are_promised(printed, signals, source):
+    [one] = signals.newest()[:1]
+    promised = {"interval": {"low": -0.031, "high": 0.042, "level": 0.95}, "sides": (0, 1)}
+    terminal.show_signals(Signals([replace(one, interval={}, sides=())]), source)
+    assert "holds" not in printed()
+    terminal.show_signals(Signals([replace(one, **promised)]), source)
+    assert "holds 95%" in printed()
+    assert "HOLD BUY" in printed()
+    assert interval_text(promised["interval"]) in printed()
 
 
 def test_a_hold_and_an_abstention_say_first_what_stopped_them(printed, signals, source):
@@ -119,55 +168,6 @@ def test_an_update_says_what_it_learnt_and_what_it_made(printed, tmp_path):
     terminal.show_update({**counts, "learned": 0, "incomplete": 3}, tmp_path, "ab" * 32)
     assert "3 with too short a history" in printed()
     assert "unchanged" in printed()
-
-
-# runs side by side
-
-
-def run_of(command, part="out-of-fold", **figures):
-    record = {"artifact": "a", "command": command}
-    for name, value in figures.items():
-        parts = zip(("value", "low", "high"), (value, value - 0.02, value + 0.02), strict=True)
-        record |= {f"metrics.{part}.pipeline.{name}.{p}": v for p, v in parts}
-    return record
-
-
-@pytest.fixture
-def runs():
-    rows = {
-        "a/0": run_of("python -m pipeline.train x=1 seed=1", accuracy=0.4, base_rate=0.34, mcc=0.1),
-        "a/1": run_of("python -m pipeline.train x=1 seed=2", "test", accuracy=0.5, base_rate=0.36),
-        "a/2": {"error": "SV-F18  too few bars"},
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
-
-
-def test_runs_stand_side_by_side_with_what_differs(printed, runs):
-    terminal.show_runs(runs)
-    said = printed()
-    assert re.search(r"accuracy +mcc", said)
-    assert re.search(r"a/0 +seed=1 +out-of-fold +0\.340 +0\.400 +\+0\.100", said)
-    assert re.search(r"a/1 +seed=2 +test +0\.360 +0\.500", said)
-    assert re.search(r"a/2 +SV-F18 +too few bars +failed", said)
-    assert "±0.020" in said
-    assert "x=1" not in said
-
-
-def test_runs_as_json_hold_no_nan(runs, capsys):
-    terminal.show_runs(runs, as_json=True)
-    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert [run["run"] for run in said] == ["a/0", "a/1", "a/2"]
-    assert said[0]["error"] is None
-
-
-def test_failed_runs_alone_are_shown_too(printed, runs):
-    terminal.show_runs(runs.loc[["a/2"], ["error"]])
-    assert "too few bars" in printed()
-
-
-def test_no_runs_are_refused():
-    with pytest.raises(DataError, match="no runs"):
-        terminal.show_runs(pd.DataFrame())
 
 
 # what identifies a prediction
