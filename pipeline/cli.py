@@ -21,6 +21,7 @@ INTERRUPTED = 130
 UNREAD = 141  # what a shell reports for a closed pipe
 
 log = logging.getLogger(__name__)
+at_end: list[Callable[[], None]] = []  # what is left to say when a sweep has ended, failed or not
 Command = Callable[["DictConfig"], Any]
 
 
@@ -78,11 +79,18 @@ def _run(job: Command, config_name: str, config_path: str, failed: list["SieveEr
     import hydra
 
     failed.clear()
+    at_end.clear()
     preset = {name: os.environ.get(name, "1") for name in THREADS}
     with _environment({**preset, "HYDRA_FULL_ERROR": "1"}):  # faults come to us, not to stderr
         try:
             _refuse_pickled_configuration()
-            hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(job)()
+            try:
+                hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(
+                    job
+                )()
+            finally:
+                while at_end:
+                    at_end.pop()()
             if failed:
                 raise failed[0]
         except KeyboardInterrupt:
@@ -128,7 +136,8 @@ def _run_job(function: Command, cfg: "DictConfig", failed: list["SieveError"]) -
             (folder / "error.json").write_text(json.dumps(as_json(error), indent=2))
         if hydra_cfg.mode != RunMode.MULTIRUN:
             return failed.append(error)
-        log.error("job %s failed\n%s", hydra_cfg.job.num, error)
+        # the command ends with the first error in full, a table with one line of each
+        log.error("job %s failed: %s, see %s", hydra_cfg.job.num, error.code, folder / "error.json")
         if error is fault:
             raise
         raise error  # noqa: B904  its cause is set, unless that would be a circle

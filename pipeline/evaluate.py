@@ -16,12 +16,15 @@ def main(cfg: "DictConfig") -> None:
     from pipeline.report import terminal
 
     if cfg.runs:
+        from pipeline import ledger
+        from pipeline.report import runs
         from pipeline.tracking import read_runs
 
-        terminal.show_runs(read_runs(Path(cfg.runs)), as_json=cfg.json)
+        trials = ledger.read(ledger.beside(cfg.runs, cfg.root))
+        runs.show_runs(read_runs(Path(cfg.runs)), trials, as_json=cfg.json)
         return
     from pipeline.assemble import count, instant, load_model, load_source
-    from pipeline.evaluation import judge
+    from pipeline.evaluation import counted, judge
     from pipeline.unseen import evaluated, later_rows
 
     resamples = count(cfg, "bootstrap", 2)
@@ -33,9 +36,10 @@ def main(cfg: "DictConfig") -> None:
         terminal.say_source(source)
         step("evaluating")
         y, at = later_rows(pipeline, source, instant(cfg, "since"))
-        rows = evaluated(pipeline, source.bars, at)
+        rows = evaluated(pipeline, source.bars, at, y)
         part = f"since {at.get_level_values('time').min():%Y-%m-%d}"
         result = judge(pipeline, rows, y, source, part=part, resamples=resamples, seed=cfg.seed)
+        result = counted(result, cfg.root, "evaluate", pipeline.digest, source, cfg.seed)
         if cfg.predictions:
             result.write(Path(cfg.predictions))
     terminal.show_evaluation(result, as_json=cfg.json)

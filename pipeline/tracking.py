@@ -35,6 +35,7 @@ def record_run(
     digest: str,
     data_digest: str,
     command: Sequence[str],
+    trials: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``config.yaml``, ``metrics.json``, ``command.txt`` and ``run.json`` into `folder`.
 
@@ -50,6 +51,8 @@ def record_run(
         Of the artifact and of the bars it learnt from.
     command : sequence of str
         The words that repeat the run.
+    trials : mapping of str to str, optional
+        Part evaluated to the digest of its line in the trial ledger.
 
     Raises
     ------
@@ -63,6 +66,7 @@ def record_run(
         "data": data_digest,
         "seed": cfg.get("seed"),
         "command": shlex.join(command),
+        "trials": dict(trials or {}),
         "commit": git_commit(),
         "libraries": versions(),
     }
@@ -156,7 +160,8 @@ def _read_run(folder: Path) -> dict[str, Any]:
     run.pop("libraries", None)
     config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    return run | dict(_flat({"config": config, "metrics": metrics}))
+    trials = run.pop("trials", {})
+    return run | dict(_flat({"config": config, "trials": trials, "metrics": metrics}))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

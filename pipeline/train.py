@@ -15,9 +15,9 @@ def main(cfg: "DictConfig") -> None:
 
     from hydra.core.hydra_config import HydraConfig
 
-    from pipeline import artifacts
+    from pipeline import artifacts, ledger, recipe
     from pipeline.assemble import assemble, count, flag, load_source
-    from pipeline.evaluation import judge
+    from pipeline.evaluation import counted, judge
     from pipeline.lock import lock
     from pipeline.report import terminal
     from pipeline.tracking import link_artifact
@@ -28,6 +28,8 @@ def main(cfg: "DictConfig") -> None:
     with terminal.steps(quiet=cfg.json) as step:
         template, split = assemble(cfg, "pipeline"), assemble(cfg, "split")
         record = assemble(cfg, "tracking")
+        ledger.read(cfg.root)  # one that was changed is refused before hours are spent
+        what = ledger.digest_of(recipe.describe(template), recipe.describe(split))
         step("reading the data")
         source = load_source(cfg)
         terminal.say_source(source)
@@ -36,9 +38,8 @@ def main(cfg: "DictConfig") -> None:
         judged = {}
         for name, pipeline, rows, y in parts:
             step(f"evaluating {name}")
-            judged[name] = judge(
-                pipeline, rows, y, source, part=name, resamples=resamples, seed=cfg.seed
-            )
+            said = judge(pipeline, rows, y, source, part=name, resamples=resamples, seed=cfg.seed)
+            judged[name] = counted(said, cfg.root, "train", what, source, cfg.seed)
         step("storing")
         evaluation = list(judged.values())[-1]
         pipeline.evaluation_ = evaluation.card()
@@ -49,7 +50,8 @@ def main(cfg: "DictConfig") -> None:
             if champion:
                 artifacts.promote(cfg.root, digest)
         link_artifact(folder, model)
-        record(folder, cfg, judged, digest, source.digest, command_line())
+        trials = {name: said.trial for name, said in judged.items()}
+        record(folder, cfg, judged, digest, source.digest, command_line(), trials)
         if cfg.predictions:  # last: a disk that refuses it must not cost the record of the run
             evaluation.write(Path(cfg.predictions))
     terminal.show_training(judged, model, folder, source.survivors, cfg.json)

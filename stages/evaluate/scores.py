@@ -5,9 +5,6 @@ A metric function takes the sums over any set of bars, one set (shape (m,)) or m
 """
 
 import numpy as np
-import pandas as pd
-
-from stages.signal import ODDS
 
 BINS = 15  # of equal size, for the calibration error
 DECILES = 10
@@ -144,35 +141,6 @@ def debiased_ece(gap: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.nd
     Kumar, Liang & Ma (2019), "Verified Uncertainty Calibration", NeurIPS, section 4.
     """
     return np.sqrt(np.maximum((share * (gap**2 - noise)).sum(-1), 0.0))
-
-
-def reliability(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
-    """Confidence against accuracy in bins of equal size, for a reliability diagram.
-
-    Parameters
-    ----------
-    predictions : DataFrame of shape (N, >= 4)
-        See `stages.evaluate.evaluate`.
-    bins : int >= 1
-
-    Returns
-    -------
-    DataFrame of shape (<= bins, 4)
-        `confidence` and `accuracy` (means), `low` and `high` (95 % Wilson interval of the
-        accuracy; rows taken as independent) and `rows`.
-    """
-    rows = predictions.dropna(subset=[*ODDS, "label"])
-    p = rows[ODDS].to_numpy("float64")
-    right = p.argmax(axis=1) == rows["label"].to_numpy("int64") + 1
-    table = pd.DataFrame({"confidence": p.max(axis=1), "accuracy": right})
-    rank = table["confidence"].rank(method="first").to_numpy() - 1
-    grouped = table.groupby((rank * bins // max(len(p), 1)).astype(int))
-    means, n = grouped.mean(), grouped.size()
-    z2 = 1.959964**2
-    centre = (means["accuracy"] + z2 / (2 * n)) / (1 + z2 / n)
-    half = np.sqrt(means["accuracy"] * (1 - means["accuracy"]) * z2 / n + z2**2 / (4 * n**2))
-    half = half / (1 + z2 / n)
-    return means.assign(low=centre - half, high=centre + half, rows=n).reset_index(drop=True)
 
 
 def _cells(

@@ -1,14 +1,15 @@
 """One table for all models: every metric with its interval, and whether one model beats another."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from stages.base import DataError
-from stages.evaluate.bootstrap import interval, stationary_bootstrap
+from stages.evaluate.bootstrap import interval, resample
 from stages.evaluate.cross_section import score_metrics, score_sums
 from stages.evaluate.scores import (
+    BINS,
     Sums,
     Values,
     calibration_gaps,
@@ -21,6 +22,11 @@ from stages.panel import check_panel
 from stages.signal import ODDS
 
 PAIRED = ("log_loss", "brier", "accuracy", "direction", "mcc", "balanced_accuracy")
+SHARES = (  # no interval leaves [0, 1]
+    *("accuracy", "balanced", "direction", "base_rate", "share", "bayes_accuracy", "ece"),
+    *("answered", "coverage", "discarded", "turnover"),
+)
+LOSSES = ("log_loss", "brier", "base_log_loss", "bayes_log_loss")  # none goes below 0
 
 
 def evaluate(
@@ -63,12 +69,8 @@ def evaluate(
         On missing columns, odds that do not sum to 1, or no labelled row with odds.
     """
     sums = _sums(predictions, horizon, truth)
-    values, resampled = _resample(sums, horizon + delay, resamples, seed)
-    table = {}
-    for name, value in values.items():
-        low, high = interval(resampled[name])
-        table[name] = {"value": float(value), "low": low, "high": high}
-    return table
+    values, drawn = _resampled(sums, horizon + delay, resamples, seed)
+    return {name: _parts(name, value, drawn[name]) for name, value in values.items()}
 
 
 def comparison(
@@ -133,13 +135,24 @@ def paired(
         raise ValueError(f"metric is one of {PAIRED}, got {metric!r}")
     one, other = (_answered(table) for table in (one, other))
     shared = one.index[one.index.isin(other.index)]
-    parts = []
-    for table in (one, other):
-        sums = _sums(table.loc[shared, [*ODDS, "label"]], horizon, None)
-        parts.append(_resample(sums, horizon + delay, resamples, seed))
-    (value, drawn), (value_of_other, drawn_of_other) = parts
-    low, high = interval(drawn[metric] - drawn_of_other[metric])
-    return {"value": float(value[metric] - value_of_other[metric]), "low": low, "high": high}
+    both = [
+        _stacked(_sums(table.loc[shared, [*ODDS, "label"]], horizon, None))
+        for table in (one, other)
+    ]
+    cut = both[0][0].shape[1]
+
+    def difference(totals: np.ndarray) -> np.ndarray:
+        parts = (totals[..., :cut], totals[..., cut:])
+        mine, theirs = (
+            odds_metrics(regroup(part)["odds"])[metric]
+            for part, (_, regroup) in zip(parts, both, strict=True)
+        )
+        return np.asarray(mine - theirs)[..., None]
+
+    sums = np.concatenate([stacked for stacked, _ in both], axis=1)
+    out = resample(difference, sums, horizon + delay, resamples, seed)
+    low, high = interval(out.drawn[:, 0])
+    return {"value": float(out.value[0]), "low": low, "high": high}
 
 
 def _answered(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -190,12 +203,34 @@ def _row_sums(labelled: pd.DataFrame, times: pd.DatetimeIndex) -> Sums:
     }
 
 
-def _resample(sums: dict[str, Sums], span: int, resamples: int, seed: int) -> tuple[Values, Values]:
+def _resampled(
+    sums: dict[str, Sums], span: int, resamples: int, seed: int
+) -> tuple[Values, Values]:
     """Metrics of the bars as they are, and of each resample of them."""
+    stacked, regroup = _stacked(sums)
+    whole = regroup(stacked.sum(axis=0))
+    names, share = list(_metrics(whole)), calibration_gaps(whole["odds"])[1]
+
+    def figures(totals: np.ndarray) -> np.ndarray:
+        groups = regroup(totals)
+        gap = calibration_gaps(groups["odds"])[0]
+        return np.concatenate([np.stack(list(_metrics(groups).values()), axis=-1), gap], axis=-1)
+
+    out = resample(figures, stacked, span, resamples, seed)
+    values: Values = dict(zip(names, out.value, strict=False))
+    drawn: Values = dict(zip(names, out.drawn.T, strict=False))
+    noise = out.error[-BINS:] ** 2
+    values["ece"] = debiased_ece(out.value[-BINS:], share, noise)
+    # resampled gaps carry the noise of the sample and that of the resampling
+    drawn["ece"] = debiased_ece(out.drawn[:, -BINS:], share, 2 * noise)
+    return values, drawn
+
+
+def _stacked(sums: dict[str, Sums]) -> tuple[np.ndarray, Callable[[np.ndarray], dict[str, Sums]]]:
+    """All sums side by side, shape (T, m), and what takes them apart again."""
     keys = [(family, name) for family, group in sums.items() for name in group]
-    stacked = np.concatenate([sums[family][name] for family, name in keys], axis=1)
-    block = max(span, round(len(stacked) ** (1 / 3)))
-    cuts = np.cumsum([sums[family][name].shape[1] for family, name in keys])[:-1]
+    parts = [sums[family][name] for family, name in keys]
+    cuts = np.cumsum([part.shape[1] for part in parts])[:-1]
 
     def regroup(totals: np.ndarray) -> dict[str, Sums]:
         out: dict[str, Sums] = {}
@@ -203,14 +238,15 @@ def _resample(sums: dict[str, Sums], span: int, resamples: int, seed: int) -> tu
             out.setdefault(family, {})[name] = part
         return out
 
-    whole = regroup(stacked.sum(axis=0))
-    drawn = regroup(stationary_bootstrap(stacked, block, resamples, seed))
-    values, resampled = _metrics(whole), _metrics(drawn)
-    noise = calibration_gaps(drawn["odds"])[0].var(axis=0)
-    values["ece"] = debiased_ece(*calibration_gaps(whole["odds"]), noise)
-    # resampled gaps carry the noise of the sample and that of the resampling
-    resampled["ece"] = debiased_ece(*calibration_gaps(drawn["odds"]), 2 * noise)
-    return values, resampled
+    return np.concatenate(parts, axis=1), regroup
+
+
+def _parts(name: str, value: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
+    """Value and interval, kept inside what the metric can be: a wide draw may step over it."""
+    least = 0.0 if name.startswith(SHARES + LOSSES) else -np.inf
+    most = 1.0 if name.startswith(SHARES) else np.inf
+    low, high = interval(np.clip(drawn, least, most))
+    return {"value": float(value), "low": low, "high": high}
 
 
 def _metrics(sums: dict[str, Sums]) -> Values:

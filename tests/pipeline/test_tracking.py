@@ -65,6 +65,14 @@ def test_runs_are_compared_in_one_table(tmp_path):
     assert table["config.seed"].tolist()[:2] == [1, 2]
 
 
+def test_the_trials_of_a_run_are_named_by_part(tmp_path):
+    record(tmp_path / "a", trials={"valid": "aa", "test": "bb"})
+    record(tmp_path / "b", seed=2)
+    table = read_runs(tmp_path)
+    assert table.loc["a", ["trials.valid", "trials.test"]].tolist() == ["aa", "bb"]
+    assert table.loc["b", ["trials.valid", "trials.test"]].isna().all()
+
+
 def test_settings_that_all_runs_share_are_left_out(tmp_path):
     record(tmp_path / "a", seed=1)
     record(tmp_path / "b", seed=2)
