@@ -14,6 +14,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from stages.base import ArtifactError
 from stages.explain.tree_shap import tree_shap
 from stages.explain.trees import Trees
+from stages.filter.regression import RegressionMember
 
 SELL, HOLD, BUY = 0, 1, 2
 
@@ -51,8 +52,12 @@ class Member(Protocol):
 
 
 def fit_member(
-    estimator: ClassifierMixin, X: np.ndarray, classes: np.ndarray, weight: np.ndarray
-) -> tuple[Member, np.ndarray]:
+    estimator: Any,
+    X: np.ndarray,
+    classes: np.ndarray,
+    weight: np.ndarray,
+    moves: np.ndarray | None = None,
+) -> tuple[Member | RegressionMember, np.ndarray]:
     """Train a copy of `estimator`; return it as a member, and the gain of each column.
 
     Parameters
@@ -62,6 +67,8 @@ def fit_member(
     classes : int ndarray of shape (n,)
         0, 1, 2 for sell, hold, buy; each of them present.
     weight : float64 ndarray of shape (n,)
+    moves : float64 ndarray of shape (n,), optional
+        What a regressor learns, see `stages.filter.regression.standing`; NaN is left out.
 
     Returns
     -------
@@ -74,11 +81,22 @@ def fit_member(
     if isinstance(rows, int) and rows > len(X):
         # scikit-learn would draw rows over and over until the trees are all alike
         model.set_params(max_samples=len(X))
+    if isinstance(model, lightgbm.LGBMRegressor):
+        assert moves is not None
+        known = np.flatnonzero(np.isfinite(moves)) if np.isnan(moves).any() else slice(None)
+        model.fit(X[known], moves[known], sample_weight=weight[known])
+        shares = np.bincount(classes, weight, 3) / weight.sum()
+        return RegressionMember.linked(model, shares), _gain(model, X.shape[1])
     model.fit(X, classes, sample_weight=weight)
     return kind(estimator).grown(model), _gain(model, X.shape[1])
 
 
-def kind(estimator: object) -> type[Member]:
+def regresses(estimator: object) -> bool:
+    """Whether it learns from the size of the moves, not from the sides."""
+    return kind(estimator) is RegressionMember
+
+
+def kind(estimator: object) -> Any:
     """How models of this library are read, stored and explained.
 
     Raises
@@ -235,7 +253,8 @@ class ForestMember:
         return np.clip(odds, self.floor, 1.0)
 
 
-KINDS: dict[type, type[Member]] = {
+KINDS: dict[type, type] = {
+    lightgbm.LGBMRegressor: RegressionMember,
     lightgbm.LGBMClassifier: LightGBMMember,
     xgboost.XGBClassifier: XGBoostMember,
     RandomForestClassifier: ForestMember,
@@ -252,8 +271,8 @@ def _against_hold(scores: np.ndarray, axis: int) -> np.ndarray:
     return sides - np.take(scores, [HOLD], axis=axis)
 
 
-def _gain(model: ClassifierMixin, n_features: int) -> np.ndarray:
-    if isinstance(model, lightgbm.LGBMClassifier):
+def _gain(model: Any, n_features: int) -> np.ndarray:
+    if isinstance(model, lightgbm.LGBMModel):
         gain = model.booster_.feature_importance("gain")
     elif isinstance(model, xgboost.XGBClassifier):
         found = model.get_booster().get_score(importance_type="total_gain")

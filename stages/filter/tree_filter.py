@@ -11,9 +11,12 @@ import pandas as pd
 
 from stages.base import ArtifactError, Attribution, DataError, State, fitted
 from stages.filter.gate import OPEN, gate_score, gate_threshold
-from stages.filter.members import fit_member, kind
+from stages.filter.members import fit_member, kind, regresses
+from stages.filter.regression import standing
 from stages.filter.rows import matrix, refuse_absent_sides
 from stages.filter.rule_filter import RuleFilter
+from stages.filter.stopping import with_rounds
+from stages.folds import cut_tail
 from stages.panel import check_labels, check_panel, last_rows, named
 
 logger = logging.getLogger(__name__)
@@ -32,11 +35,16 @@ class TreeFilter:
     ----------
     members : mapping of str to estimator
         Templates of tree classifiers by member name: LightGBM, XGBoost, or a scikit-learn
-        forest. Each `fit` trains copies.
+        forest; or a LightGBM regressor, see `stages.filter.regression`. Each `fit` trains copies.
     rules : RuleFilter, optional
         Member ``rules``; left out, with a logged line, if the panel has no rules.
     recall : float in (0, 1], default=0.95
         Share of the final signals that must pass the gate; 1 leaves it open.
+    tail : float in [0, 1), default=0
+        Last share of the training bars on which it is judged how many trees boosted classifiers
+        grow, before they learn from all bars; 0 grows all their `n_estimators`.
+    patience : int, default=50
+        Trees without gain on the tail after which more are not tried.
 
     Attributes
     ----------
@@ -51,10 +59,17 @@ class TreeFilter:
     members: Mapping[str, Any] = field(default_factory=dict)
     rules: RuleFilter | None = None
     recall: float = 0.95
+    tail: float = 0.0
+    patience: int = 50
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
             raise ValueError(f"recall must lie in (0, 1], got {self.recall}")
+        if not 0 <= self.tail < 1 or self.patience < 1:
+            raise ValueError(
+                "need tail in [0, 1) and patience of at least 1, "
+                f"got tail={self.tail}, patience={self.patience}"
+            )
         if not self.members and self.rules is None:
             raise ValueError("members is empty and there are no rules: nothing would score a row")
         for name, estimator in self.members.items():
@@ -89,8 +104,11 @@ class TreeFilter:
         self.members_, self.gain_ = {}, {}
         X = matrix(panel, self.columns_, y.index)
         classes, weight = y["side"].to_numpy() + 1, y["weight"].to_numpy(dtype="float64")
+        moves = standing(y) if any(map(regresses, self.members.values())) else None
+        parts = self._parts(y)
         for name, estimator in self.members.items():
-            self.members_[name], gain = fit_member(estimator, X, classes, weight)
+            template = with_rounds(estimator, X, classes, weight, parts, self.patience)
+            self.members_[name], gain = fit_member(template, X, classes, weight, moves)
             self.gain_[name] = gain.tolist()
         self.threshold_ = OPEN
         return self
@@ -222,6 +240,13 @@ class TreeFilter:
                 )
             self.members_[name] = kind(estimator).read(state.parts[part], estimator)
         return self
+
+    def _parts(self, y: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers of `y` before the tail, and in it."""
+        early, late = cut_tail(y, self.tail)
+        if len(late):
+            refuse_absent_sides(y.iloc[early])
+        return early, late
 
     def _fit_rules(self, panel: pd.DataFrame, y: pd.DataFrame) -> RuleFilter | None:
         if self.rules is None:

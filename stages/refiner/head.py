@@ -1,7 +1,22 @@
-"""The last layer all networks share: hidden state and stage-1 logits to a logit pair."""
+"""What all networks share: the check of their sizes, and the last layer, to a logit pair."""
 
 import torch
 from torch import nn
+
+
+def check_sizes(dropout: float, **sizes: int) -> None:
+    """Refuse sizes below 1 and a dropout outside [0, 1).
+
+    Raises
+    ------
+    ValueError
+    """
+    if min(sizes.values()) < 1 or not 0 <= dropout < 1:
+        got = {**sizes, "dropout": dropout}
+        raise ValueError(
+            f"need {' and '.join(sizes)} at least 1, dropout in [0, 1), "
+            f"got {', '.join(f'{name}={value}' for name, value in got.items())}"
+        )
 
 
 class Head(nn.Module):

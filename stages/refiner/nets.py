@@ -12,7 +12,8 @@ from torch import nn
 from stages.base import ArtifactError
 from stages.refiner.windows import Inputs
 
-CHUNK = 256  # rows a net sees at once; always this many, so that no row moves another's bits
+CHUNK = 16  # rows a net sees at once; always this many, so that no row moves another's bits
+GPU_CHUNK = 4096  # where bits may differ in the last place, and few rows would waste the device
 
 
 @contextmanager
@@ -39,16 +40,17 @@ def mean_logits(
         On a CPU, the bits of a row do not depend on the other rows.
     """
     out = np.zeros((len(rows), 2))
+    size = CHUNK if device == "cpu" else GPU_CHUNK
     placed = [net.to(device) for net in nets]
     with torch.inference_mode():
-        for start in range(0, len(rows), CHUNK):
-            some = rows[start : start + CHUNK]
-            ends = np.pad(some, (0, CHUNK - len(some)), mode="edge")
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            ends = np.pad(some, (0, size - len(some)), mode="edge")
             points = (inputs.windows(ends), inputs.static[ends])
             x_BLF, static_BS = (torch.from_numpy(part).to(device) for part in points)
             for net in placed:
                 logits_B2 = net(x_BLF, static_BS).cpu().numpy()
-                out[start : start + CHUNK] += logits_B2[: len(some)]
+                out[start : start + size] += logits_B2[: len(some)]
     for net in nets:
         net.cpu()
     return out / len(nets)

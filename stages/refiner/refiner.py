@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import pandas as pd
 
-from stages.base import ArtifactError, Attribution, DataError, State, fitted
+from stages.base import ArtifactError, Attribution, DataError, Pull, State, fitted
+from stages.folds import cut_tail
 from stages.panel import check_labels, check_panel
-from stages.refiner.windows import Reader, passed, rows_of
+from stages.refiner.windows import Reader, learnable, passed, rows_of
 from stages.signal import SIDES
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ class SequenceRefiner:
     """Refine each row the gate let through, from its window of features and its stage-1 logits.
 
     A net reads the last `window` bars of all ``feature.*`` columns, and the mean logit pair of
-    the filter's members at the row itself, as `static` inputs. Features are scaled by median
-    and interquartile range of the training rows and clipped; a missing value is read as the
-    training median. Rows with a shorter past, without stage-1 logits, not ``ready`` or stopped
-    by ``filter.gate`` get NaN.
+    the filter's members at the row itself, as `static` inputs if it is to. Features are scaled
+    by median and interquartile range of the training rows and clipped; a missing value is read
+    as the training median. Rows with a shorter past, without the logits it reads, not ``ready``
+    or stopped by ``filter.gate`` get NaN.
 
     Parameters
     ----------
@@ -39,6 +40,9 @@ class SequenceRefiner:
         Name to network: called with ``n_features, n_static, window``.
     window : int, default=32
         Bars L a net looks back, the row's own included.
+    static : bool, default=True
+        Whether the nets read the filter's logits. If so they can only learn from rows that the
+        filter had not seen; if not, from all, and they leave it to stage 3 to bring both together.
     epochs : int, default=30
         At most this many passes over the training rows.
     patience : int, default=5
@@ -46,6 +50,8 @@ class SequenceRefiner:
     batch : int, default=512
     learning_rate, weight_decay : float, default=1e-3
         Of AdamW.
+    average : float in [0, 1), default=0
+        Decay, per step, of the running mean of the weights that is kept instead of the last.
     label_smoothing : float in [0, 1), default=0.02
     seeds : sequence of int, default=(0,)
         One net per member and seed; their logits are averaged.
@@ -68,6 +74,8 @@ class SequenceRefiner:
         Columns read, and their scales.
     nets_ : dict of str to list of Module
         Trained nets of each member, one per seed.
+    roles_ : dict of str to MultiIndex
+        Rows that `fit` learnt from (``train``) and stopped by (``stop``).
 
     References
     ----------
@@ -76,11 +84,13 @@ class SequenceRefiner:
 
     members: Mapping[str, Callable[..., "nn.Module"]]
     window: int = 32
+    static: bool = True
     epochs: int = 30
     patience: int = 5
     batch: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
+    average: float = 0.0
     label_smoothing: float = 0.02
     seeds: Sequence[int] = (0,)
     clip: float = 5.0
@@ -102,7 +112,7 @@ class SequenceRefiner:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "clip"):
             self._require(name, getattr(self, name) > 0, "above 0")
-        for name in ("label_smoothing", "tail"):
+        for name in ("label_smoothing", "tail", "average"):
             self._require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
         self._require("below_gate", 0 <= self.below_gate <= 1, "in [0, 1]")
@@ -120,7 +130,7 @@ class SequenceRefiner:
         panel : DataFrame of shape (N, F)
             Holds ``feature.*`` and, where there is a filter, its out-of-fold columns.
         y : DataFrame of shape (n <= N, 3)
-            See `check_labels`. Labels that end in the tail are purged from training.
+            See `check_labels`. Labels still open in the tail are purged from training.
 
         Raises
         ------
@@ -130,13 +140,14 @@ class SequenceRefiner:
         """
         from stages.refiner.training import Samples
 
-        check_panel(panel)
-        self.reader_ = Reader.fit(panel, check_labels(y), self.window, self.clip)
-        rows = panel.index.get_indexer(y.index)
+        rows = rows_of(check_panel(panel), check_labels(y).index)
         weight = y["weight"].to_numpy("float64") * np.where(passed(panel)[rows], 1, self.below_gate)
-        used = self.reader_.readable(panel)[rows] & (weight > 0)
+        used = learnable(panel, self.window, rows, self.static) & (weight > 0)
         y, rows, weight = y[used], rows[used], weight[used]
         early, late = self._parts(y)
+        # not on the tail as well: it would then judge nets by scales that it helped to set
+        self.reader_ = Reader.fit(panel, y.iloc[early], self.window, self.clip, self.static)
+        self.roles_ = {"train": y.index[early], "stop": y.index[late]}
         samples = Samples(
             inputs=self.reader_.read(panel),
             ends=rows,
@@ -168,7 +179,11 @@ class SequenceRefiner:
         return self
 
     def attribute(
-        self, panel: pd.DataFrame, rows: pd.MultiIndex, references: pd.DataFrame
+        self,
+        panel: pd.DataFrame,
+        rows: pd.MultiIndex,
+        references: pd.DataFrame,
+        pull: Pull | None = None,
     ) -> Attribution:
         """Integrated gradients of each logit over ``feature.*`` and the filter's logits.
 
@@ -183,6 +198,9 @@ class SequenceRefiner:
         rows : MultiIndex of length N
         references : DataFrame
             A panel in which the last row of each of R assets is the reference point.
+        pull : Pull, optional
+            What is explained is then each member's weighted sum, at the price of one backward
+            pass; both tables hold what `predict` said.
 
         Returns
         -------
@@ -193,6 +211,10 @@ class SequenceRefiner:
         last = ~references.index.get_level_values("asset").duplicated(keep="last")
         x, has_x = self._points(panel, rows_of(panel, rows))
         r, has_r = self._points(references, np.flatnonzero(last))
+        if pull is not None:
+            said = panel.loc[rows, list(self._outputs())], references.loc[last, [*self._outputs()]]
+            rise = said[0].to_numpy()[:, None] - said[1].to_numpy()[None]
+            return self._pulled(pull, rise, (x, has_x), (r, has_r))
         shape = (len(has_x), len(has_r), 2 * len(nets))
         values = np.full((*shape, len(self.reader_.features)), np.nan)
         slopes = np.full((*shape, len(self.reader_.logits)), np.nan)
@@ -242,36 +264,32 @@ class SequenceRefiner:
 
     def _parts(self, y: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of `y` to learn from, and of the later tail that says when to stop."""
-        time = y.index.get_level_values("time")
-        bars = time.unique().sort_values()
-        cut = int(np.ceil((1 - self.tail) * len(bars)))
-        late = time >= bars[cut] if cut < len(bars) else np.zeros(len(y), dtype=bool)
-        early = (y["end"] < bars[cut]).to_numpy() if cut < len(bars) else ~late
-        absent = [name for side, name in SIDES.items() if side not in y["side"].to_numpy()[early]]
-        if not early.any():
+        early, late = cut_tail(y, self.tail)
+        if not len(early):
             raise DataError(
-                f"no label ends before the tail of the {len(bars)} training bars",
+                f"no label ends before the tail of the {y.index.unique('time').size} training bars",
                 code="SV-F18",
                 cure=f"bring more history, or lower refiner.tail={self.tail}",
             )
+        sides, time = y["side"].to_numpy()[early], y.index.get_level_values("time")[early]
+        absent = [name for side, name in SIDES.items() if side not in sides]
         if absent:
             raise DataError(
                 f"the refiner's training rows hold no {' and no '.join(absent)}",
                 code="SV-F44",
-                where=f"{early.sum()} rows from {time[early].min()} to {time[early].max()}",
+                where=f"{len(early)} rows from {time.min()} to {time.max()}",
                 cure="train on a longer period, or change the labels",
             )
-        return np.flatnonzero(early), np.flatnonzero(late)
+        return early, late
 
     def _train(self, name: str, seed: int, early: "Samples", late: "Samples") -> "nn.Module":
         from stages.refiner.nets import seeded
-        from stages.refiner.training import Epochs, Learner, Schedule, train
+        from stages.refiner.training import Epochs, Learner, Schedule, Steps, train
 
         shuffle = np.random.default_rng(seed)
         with seeded(seed):
-            learner = Learner(
-                self._network(name), self.learning_rate, self.weight_decay, self.label_smoothing
-            )
+            steps = Steps(self.learning_rate, self.weight_decay, self.average)
+            learner = Learner(self._network(name), steps, self.label_smoothing)
             return train(
                 learner,
                 Epochs(early, self.batch, self.stride, shuffle),
@@ -306,6 +324,39 @@ class SequenceRefiner:
             values.append(sum(each.window for each in found) / len(nets))
             slopes.append(sum(each.slope for each in found) / len(nets) @ step)
         return np.concatenate(values, axis=2), np.concatenate(slopes, axis=2)
+
+    def _pulled(
+        self,
+        pull: Pull,
+        rise: np.ndarray,
+        rows: tuple["Points", np.ndarray],
+        references: tuple["Points", np.ndarray],
+    ) -> Attribution:
+        """Weighted contributions of each member; `rise` (N, R, O) is what they should sum to."""
+        from stages.explain.gradients import explained
+
+        (x, has_x), (r, has_r) = rows, references
+        members = [f"refiner.{name}" for name in self.nets_]
+        shape, F = (len(has_x), len(has_r), len(members)), len(self.reader_.features)
+        values = np.full((*shape, F), np.nan)
+        slopes = np.full((*shape, len(self.reader_.logits)), np.nan)
+        lags = np.full((len(has_x), self.window, F), np.nan)
+        if has_x.any() and has_r.any():
+            known = np.ix_(has_x, has_r)
+            weights, rise = pull.weights[known], rise[known]
+            per = max(len(self.reader_.logits) // 2, 1)
+            step = np.tile(np.diag(self.reader_.gain), per) / per
+            lags[has_x] = 0.0
+            for m, nets in enumerate(self.nets_.values()):
+                pair = slice(2 * m, 2 * m + 2)
+                part = Pull(weights[..., pair], pull.share, pull.tolerance)
+                found = explained(nets, x, r, part, rise[..., pair])
+                values[:, :, m][known] = found.window[:, :, 0]
+                slopes[:, :, m][known] = found.slope[:, :, 0] @ step
+                lags[has_x] += found.lags
+        return Attribution(
+            tuple(members), self.reader_.features, values, self.reader_.logits, slopes, lags
+        )
 
     def _outputs(self) -> tuple[str, ...]:
         return tuple(f"refiner.{m}.{side}" for m in self.members for side in ("z_sell", "z_buy"))

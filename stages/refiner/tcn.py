@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from stages.refiner.head import Head
+from stages.refiner.head import Head, check_sizes
 
 
 class Tcn(nn.Module):
@@ -44,11 +44,7 @@ class Tcn(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if hidden < 1 or levels < 1 or not 0 <= dropout < 1:
-            raise ValueError(
-                "need hidden >= 1, levels >= 1, dropout in [0, 1), "
-                f"got hidden={hidden}, levels={levels}, dropout={dropout}"
-            )
+        check_sizes(dropout, hidden=hidden, levels=levels)
         widths = [n_features] + [hidden] * (levels - 1)
         self.blocks = nn.ModuleList(
             _Block(width, hidden, 2**level, dropout) for level, width in enumerate(widths)

@@ -3,7 +3,7 @@
 import logging
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from stages.base import DataError
 from stages.refiner.windows import Inputs
@@ -97,23 +98,38 @@ class Epochs:
             yield self.samples.batch(rows[start : start + self.size])
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How the weights move: see `SequenceRefiner`."""
+
+    rate: float
+    decay: float
+    average: float = 0.0
+
+
 class Learner(lightning.LightningModule):
     """Weighted cross-entropy of a net's logit pair, hold being the reference at 0."""
 
-    def __init__(self, net: nn.Module, rate: float, decay: float, smoothing: float) -> None:
+    def __init__(self, net: nn.Module, steps: Steps, smoothing: float) -> None:
         super().__init__()
-        self.net, self.rate, self.decay, self.smoothing = net, rate, decay, smoothing
+        self.net, self.steps, self.smoothing = net, steps, smoothing
+        self.mean = AveragedModel(net, avg_fn=_running(steps.average)) if steps.average else None
         self.best = float("inf")
         self.best_state: dict[str, torch.Tensor] = {}
         self.tail: list[tuple[float, float]] = []
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Mean loss of a batch; the weights have mean 1 over all samples."""
-        return self._losses(batch, self.smoothing).mean()
+        return self._losses(self.net, batch, self.smoothing).mean()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Let the running mean of the weights follow."""
+        if self.mean is not None:
+            self.mean.update_parameters(self.net)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Add up the loss of the tail, without smoothing."""
-        self.tail.append((float(self._losses(batch, 0).sum()), float(batch[3].sum())))
+        self.tail.append((float(self._losses(self.kept, batch, 0).sum()), float(batch[3].sum())))
 
     def on_validation_epoch_end(self) -> None:
         """Report the loss of the tail and keep the best weights, in memory."""
@@ -122,15 +138,21 @@ class Learner(lightning.LightningModule):
         self.log("tail_loss", loss / weight, prog_bar=True)
         if loss / weight < self.best:
             self.best = loss / weight
-            self.best_state = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+            self.best_state = {k: v.detach().clone() for k, v in self.kept.state_dict().items()}
+
+    @property
+    def kept(self) -> nn.Module:
+        """The net that is judged on the tail and kept: the running mean, or the net itself."""
+        return self.net if self.mean is None else self.mean.module
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW: Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization"."""
-        return torch.optim.AdamW(self.net.parameters(), lr=self.rate, weight_decay=self.decay)
+        steps = self.steps
+        return torch.optim.AdamW(self.net.parameters(), lr=steps.rate, weight_decay=steps.decay)
 
-    def _losses(self, batch: Batch, smoothing: float) -> torch.Tensor:
+    def _losses(self, net: nn.Module, batch: Batch, smoothing: float) -> torch.Tensor:
         x_BLF, static_BS, target, weight = batch
-        logits_B2 = self.net(x_BLF, static_BS)
+        logits_B2 = net(x_BLF, static_BS)
         sell, buy = logits_B2.unbind(dim=1)
         logits_BK = torch.stack([sell, torch.zeros_like(sell), buy], dim=1)
         return weight * functional.cross_entropy(
@@ -186,15 +208,29 @@ def train(learner: Learner, epochs: Epochs, tail: Epochs | None, schedule: Sched
                 raise
             signal.signal(signal.SIGINT, interrupt)  # Lightning leaves Ctrl-C without effect
             raise KeyboardInterrupt from stop
+    net = learner.kept
     if learner.best_state:
-        learner.net.load_state_dict(learner.best_state)
-    if not all(weights.isfinite().all() for weights in learner.net.parameters()):
+        net.load_state_dict(learner.best_state)
+    if not all(weights.isfinite().all() for weights in net.parameters()):
         raise DataError(
             "training diverged: a net's weights are not finite",
             code="SV-X201",
-            cure=f"lower refiner.learning_rate={learner.rate}",
+            cure=f"lower refiner.learning_rate={learner.steps.rate}",
         )
-    return learner.net.cpu().eval().requires_grad_(False)
+    return net.cpu().eval().requires_grad_(False)
+
+
+def _running(decay: float) -> Callable[..., torch.Tensor]:
+    """Running mean of weights; at first a plain mean, so that it forgets where the net began.
+
+    Polyak & Juditsky (1992), "Acceleration of Stochastic Approximation by Averaging".
+    """
+
+    def follow(mean: torch.Tensor, now: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
+        n = int(steps)
+        return mean.lerp(now, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return follow
 
 
 def _callbacks(schedule: Schedule, stops: bool) -> list[lightning.Callback]:

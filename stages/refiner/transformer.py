@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from stages.refiner.head import Head
+from stages.refiner.head import Head, check_sizes
 
 
 class Transformer(nn.Module):
@@ -43,11 +43,9 @@ class Transformer(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if min(hidden, heads, layers) < 1 or hidden % heads or not 0 <= dropout < 1:
-            raise ValueError(
-                "need hidden a multiple of heads, layers >= 1, dropout in [0, 1), got "
-                f"hidden={hidden}, heads={heads}, layers={layers}, dropout={dropout}"
-            )
+        check_sizes(dropout, hidden=hidden, heads=heads, layers=layers)
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
         self.project = nn.Linear(n_features, hidden)
         self.positions = nn.Parameter(0.02 * torch.randn(window, hidden))
         self.drop_in = nn.Dropout(dropout)

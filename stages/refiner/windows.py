@@ -115,30 +115,21 @@ class Reader:
     gain: np.ndarray
 
     @classmethod
-    def fit(cls, panel: pd.DataFrame, y: pd.DataFrame, window: int, clip: float) -> Self:
+    def fit(
+        cls, panel: pd.DataFrame, y: pd.DataFrame, window: int, clip: float, static: bool = True
+    ) -> Self:
         """Find the columns of `panel`, and measure them on the rows of `y`.
+
+        Without `static` the filter's logits are left alone.
 
         Raises
         ------
         DataError
             If there is no feature (SV-F20), or no row of `y` can be read (SV-F18).
         """
-        features, logits = named(panel, "feature"), _logit_columns(panel)
-        if not features:
-            raise DataError(
-                "the panel has no feature.* column for the refiner",
-                code="SV-F20",
-                where=f"columns present: {sorted(map(str, panel.columns))[:40]}",
-                cure="build features first, or leave the refiner out",
-            )
+        features, logits = named(panel, "feature"), _logit_columns(panel) if static else []
         rows = rows_of(panel, y.index)
-        rows = rows[_readable(panel, logits, window)[rows]]
-        if not len(rows):
-            raise DataError(
-                f"none of {len(y)} labelled rows has {window} bars of past and stage-1 logits",
-                code="SV-F18",
-                cure=f"bring more history, or lower refiner.window={window}",
-            )
+        rows = rows[learnable(panel, window, rows, static)]
         values = panel[features].to_numpy("float32")
         pair = _mean_pair(panel, logits)[rows]
         spread = pair.std(axis=0)
@@ -193,6 +184,33 @@ def rows_of(panel: pd.DataFrame, index: pd.MultiIndex | pd.Index) -> np.ndarray:
             cure="bring a panel that holds the rows to learn from or to explain",
         )
     return rows
+
+
+def learnable(
+    panel: pd.DataFrame, window: int, rows: np.ndarray, static: bool = True
+) -> np.ndarray:
+    """True for those of the given row numbers that a `Reader` of this panel could read.
+
+    Raises
+    ------
+    DataError
+        If there is no feature (SV-F20), or no row can be read (SV-F18).
+    """
+    if not named(panel, "feature"):
+        raise DataError(
+            "the panel has no feature.* column for the refiner",
+            code="SV-F20",
+            where=f"columns present: {sorted(map(str, panel.columns))[:40]}",
+            cure="build features first, or leave the refiner out",
+        )
+    known = _readable(panel, _logit_columns(panel) if static else [], window)[rows]
+    if not known.any():
+        raise DataError(
+            f"none of {len(rows)} labelled rows has {window} bars of past and stage-1 logits",
+            code="SV-F18",
+            cure=f"bring more history, or lower refiner.window={window}",
+        )
+    return np.asarray(known)
 
 
 def passed(panel: pd.DataFrame) -> np.ndarray:

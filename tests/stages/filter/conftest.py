@@ -29,6 +29,7 @@ def planted(seed, times=400, assets=4):
             "side": side.astype("int8"),
             "end": time + pd.Timedelta(days=2),
             "weight": rng.uniform(0.2, 1, len(index)),
+            "ret": 0.01 * score,
         },
         index,
     )

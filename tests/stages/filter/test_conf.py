@@ -46,5 +46,5 @@ def test_it_is_seeded_runs_on_one_thread_and_names_its_settings(config):
     for name, settings in members.items():
         # the libraries pass on what they do not know, so a misspelt setting would go unnoticed
         known = {*type(stage.members[name])().get_params()}
-        known |= {"force_row_wise", "deterministic", "verbosity"}  # LightGBM only
+        known |= {"force_row_wise", "deterministic", "verbosity", "max_bin"}  # LightGBM only
         assert set(settings) - {"_target_"} <= known, name

@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 from stages.base import ArtifactError, DataError, State
 from stages.panel import until
+from stages.refiner.gru import Gru
 from stages.refiner.lstm import Lstm
 from stages.refiner.refiner import SequenceRefiner
 from stages.refiner.transformer import Transformer
@@ -190,6 +191,33 @@ def test_a_panel_without_filter_needs_none(template, market):
     assert reasons.upstream == ()
 
 
+def test_nets_that_leave_the_filter_alone_are_not_moved_by_it(template, market):
+    panel, y = market
+    other = panel.assign(**{c: -panel[c] for c in panel if c.startswith("filter.") and "z_" in c})
+    stages = [replace(template, epochs=1, static=False).fit(p, y) for p in (panel, other)]
+    assert stages[0].state() == stages[1].state()
+    said = stages[0].predict(panel)
+    pd.testing.assert_frame_equal(stages[0].predict(other), said, check_exact=True)
+    reasons = stages[0].attribute(
+        panel, said.dropna().index[:3], mini_panel(panel, y.index[[90, 95]], 6)
+    )
+    assert reasons.upstream == ()
+
+
+def test_nets_that_leave_the_filter_alone_learn_from_rows_it_has_not_scored(template, market):
+    panel, y = market
+    unscored = panel.index.get_level_values("time") < CUT
+    silent = panel.assign(**{"filter.a.z_buy": panel["filter.a.z_buy"].mask(unscored)})
+    alone, heard = (
+        replace(template, epochs=1, static=static).fit(silent, y) for static in (False, True)
+    )
+    first = [stage.roles_["train"].get_level_values("time").min() for stage in (alone, heard)]
+    assert first[0] < CUT <= first[1]
+    assert (
+        alone.predict(silent).notna().all(axis=1).sum() > heard.predict(silent).notna().sum().max()
+    )
+
+
 def test_rows_the_gate_stopped_can_be_left_out_of_training(template, market):
     panel, y = market
     quick = replace(template, epochs=1, below_gate=0)
@@ -250,6 +278,7 @@ def test_a_panel_that_lost_a_column_is_refused(refiner, market):
         {"weight_decay": -1.0},
         {"label_smoothing": 1.0},
         {"tail": 1.0},
+        {"average": 1.0},
         {"below_gate": 1.1},
         {"accelerator": "abacus"},
     ],
@@ -260,7 +289,7 @@ def test_values_out_of_range_are_refused(template, change):
 
 
 @pytest.mark.parametrize("change", [{"hidden": 0}, {"layers": 0}, {"dropout": 1.0}])
-@pytest.mark.parametrize("network", [Lstm, Transformer])
+@pytest.mark.parametrize("network", [Lstm, Gru, Transformer])
 def test_a_network_that_cannot_be_built_is_refused(network, change):
     with pytest.raises(ValueError, match=next(iter(change))):
         network(n_features=3, n_static=2, window=4, **change)

@@ -4,7 +4,7 @@ import torch
 
 from stages.refiner.lstm import Lstm
 from stages.refiner.nets import seeded
-from stages.refiner.training import Epochs, Learner, Samples, Schedule, train
+from stages.refiner.training import Epochs, Learner, Samples, Schedule, Steps, train
 from stages.refiner.windows import Inputs
 
 
@@ -19,9 +19,9 @@ def samples(bars=40, assets=3, seed=0):
     return Samples(inputs, np.arange(rows), bar, target, np.ones(rows, dtype="float32"))
 
 
-def learner(rate=0.01):
+def learner(rate=0.01, average=0.0):
     with seeded(0):
-        return Learner(Lstm(2, 0, 1, hidden=4, dropout=0.0), rate, 0.0, 0.0)
+        return Learner(Lstm(2, 0, 1, hidden=4, dropout=0.0), Steps(rate, 0.0, average), 0.0)
 
 
 def seen(epochs):
@@ -68,10 +68,40 @@ def test_the_weights_that_were_best_on_the_tail_are_kept():
     tail = Epochs(samples(seed=1), 50)
     net = train(rash, Epochs(samples(), 16), tail, Schedule(8, 8, "cpu", progress=False))
     with torch.no_grad():
-        losses = torch.cat([rash._losses(batch, 0) for batch in tail])
+        losses = torch.cat([rash._losses(net, batch, 0) for batch in tail])
     assert float(losses.mean()) == pytest.approx(rash.best, rel=1e-5)
     assert not net.training
     assert not any(weights.requires_grad for weights in net.parameters())
+
+
+def test_the_running_mean_is_that_of_the_weights_after_each_step():
+    pupil, trail = learner(average=0.7), []
+    follow = pupil.on_train_batch_end
+
+    def noting(*told):
+        trail.append(pupil.net.head.bias.detach().double().numpy().copy())
+        follow(*told)
+
+    pupil.on_train_batch_end = noting
+    net = train(pupil, Epochs(samples(), 8), None, Schedule(2, 2, "cpu", progress=False))
+    expected = trail[0]
+    for step, weights in enumerate(trail[1:], start=1):
+        decay = min(0.7, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weights
+    assert len(trail) == 30
+    np.testing.assert_allclose(net.head.bias, expected, rtol=1e-5)
+    assert not np.allclose(net.head.bias, trail[-1], rtol=1e-3)
+
+
+def test_a_running_mean_is_better_than_the_last_of_restless_weights():
+    last, mean = (
+        train(learner(0.3, average), Epochs(samples(), 8), None, Schedule(12, 12, "cpu", False))
+        for average in (0.0, 0.95)
+    )
+    judge, tail = learner(), Epochs(samples(bars=400, seed=1), 5000)
+    with torch.no_grad():
+        losses = [judge._losses(net, batch, 0).mean() for net in (last, mean) for batch in tail]
+    assert losses[1] < losses[0] - 0.02
 
 
 def test_training_stops_when_the_tail_stops_gaining():
