@@ -106,5 +106,9 @@ def load_model(cfg: DictConfig) -> "SignalPipeline":
     """The model at ``cfg.model``, or the champion of ``cfg.root``; verified before it is built."""
     from pipeline.signal_pipeline import SignalPipeline
 
-    folder = Path(cfg.model) if cfg.model else artifacts.champion(cfg.root)
-    return SignalPipeline.load(folder)
+    return SignalPipeline.load(model_folder(cfg))
+
+
+def model_folder(cfg: DictConfig) -> Path:
+    """Where ``cfg.model``, or the champion of ``cfg.root``, lies."""
+    return Path(cfg.model) if cfg.model else artifacts.champion(cfg.root)
