@@ -16,6 +16,7 @@ HOUSES = ("stages", "pipeline")
 # name a user writes -> module of the class behind it; nothing else comes from outside
 _MODULES = {
     "lightgbm.LGBMClassifier": "lightgbm.sklearn",
+    "lightgbm.LGBMRegressor": "lightgbm.sklearn",
     "xgboost.XGBClassifier": "xgboost.sklearn",
     "sklearn.ensemble.RandomForestClassifier": "sklearn.ensemble._forest",
     "sklearn.ensemble.ExtraTreesClassifier": "sklearn.ensemble._forest",

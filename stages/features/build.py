@@ -32,6 +32,8 @@ class FeatureSet:
     columns, context, rules : mapping of str to callable
         By the name of their column: functions of one asset's bars (see `warms_up`), or of the
         assets of one time (see `cross_section`).
+    inner : sequence of str
+        Names among `columns` that are only there to be read by others, and are not kept.
     min_coverage : float in (0, 1], default=0.5
         Share of the assets listed by then that a time must hold for its cross-section, or the
         equal-weight market, to stand for the universe. An asset counts from its first bar on:
@@ -53,12 +55,17 @@ class FeatureSet:
     context: Mapping[str, Feature] = field(default_factory=dict)
     rules: Mapping[str, Feature] = field(default_factory=dict)
     min_coverage: float = 0.5
+    inner: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.min_coverage <= 1:
             raise ValueError(f"min_coverage must lie in (0, 1], got {self.min_coverage}")
         if not self.columns:
             raise ValueError("columns must name at least one feature")
+        strange = [name for name in self.inner if name not in self.columns]
+        if strange or len(set(self.inner)) == len(self.columns):
+            raise ValueError(f"inner must name some of the columns, got {strange or 'all of them'}")
+        self._inner = {f"feature.{name}" for name in self.inner}
         self.left_out_: dict[str, str] = {}
         self._said: set[str] = set()
 
@@ -108,16 +115,20 @@ class FeatureSet:
         read = {column for f in wanted.values() for column in reads(f).values()}
         covered = self._covered(rows)
         # whole columns are written: column-major, else this costs several times as much
-        table = np.empty((len(bars), len(wanted)), "float32", order="F")
-        for place, (name, function) in enumerate(wanted.items()):
+        kept = [name for name in wanted if name not in self._inner]
+        table = np.empty((len(bars), len(kept)), "float32", order="F")
+        for name, function in wanted.items():
+            family, _, short = name.partition(".")
+            if name in self._inner and short not in read:
+                continue
             values = rows.run(function)
             if across_assets(function):
                 values = np.where(covered, values, np.nan)
-            family, _, short = name.partition(".")
             if family == "feature" and short in read:
                 rows.columns.setdefault(short, values)
-            table[:, place] = _finite(name, values, bars.index)
-        return _joined(bars, pd.DataFrame(table, bars.index, list(wanted), copy=False))
+            if name in kept:
+                table[:, kept.index(name)] = _finite(name, values, bars.index)
+        return _joined(bars, pd.DataFrame(table, bars.index, kept, copy=False))
 
     def ready(self, bars: pd.DataFrame) -> np.ndarray:
         """Rows whose every look-back is complete, and whose time stands for the universe: (N,)."""

@@ -34,7 +34,7 @@ POISON = [
     "stages.base.Mapping",
     "pipeline.recipe.import_module",
     "pipeline.tracking.subprocess.run",
-    "lightgbm.LGBMRegressor",
+    "lightgbm.LGBMRanker",
     "lightgbm.sklearn.LGBMClassifier",
     "sklearn.ensemble.StackingClassifier",
     "hydra.utils.get_method",

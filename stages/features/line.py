@@ -1,0 +1,54 @@
+"""The least-squares line through the last bars: its slope, its fit and what it leaves over.
+
+As in `stages.features.kernels`: float arrays of shape (T,), a window of `bars` bars that ends at
+the row itself, NaN until it is full and while it holds a NaN, and no memory beyond it.
+"""
+
+import numpy as np
+from numba import njit
+
+from stages.features.kernels import _checked, ratio, window_mean, window_sd
+
+
+def window_slope(x: np.ndarray, bars: int) -> np.ndarray:
+    """Slope of the line, in units of `x` per bar: shape (T,)."""
+    return _along(_wide(x, bars), window_mean(x, bars), bars) / _spread(bars)
+
+
+def window_fit(x: np.ndarray, bars: int) -> np.ndarray:
+    """Share of the variance that the line explains, in [0, 1]; NaN where `x` stands still."""
+    along = _along(_wide(x, bars), window_mean(x, bars), bars)
+    return ratio(along**2, _spread(bars) * (bars - 1) * window_sd(x, bars) ** 2)
+
+
+def window_residual(x: np.ndarray, bars: int) -> np.ndarray:
+    """Height of the newest value above the line, in units of `x`: shape (T,)."""
+    mean = window_mean(x, bars)
+    slope = _along(_wide(x, bars), mean, bars) / _spread(bars)
+    return x - mean - slope * ((bars - 1) / 2)
+
+
+def _wide(x: np.ndarray, bars: int) -> np.ndarray:
+    if bars < 2:
+        raise ValueError(f"a line needs 2 bars, got {bars}")
+    return _checked(x, bars)
+
+
+def _spread(bars: int) -> float:
+    """Sum of the squared distances of the places 1 ... `bars` from their mean."""
+    return bars * (bars**2 - 1) / 12
+
+
+@njit(cache=True)
+def _along(x: np.ndarray, mean: np.ndarray, bars: int) -> np.ndarray:
+    """Sum over the window of (place - mean place) (x - mean of the window)."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - bars + 1
+    if rows > 0:
+        last, centre = out[bars - 1 :], mean[bars - 1 :]
+        last[:] = 0.0
+        for k in range(bars):
+            place = k - 0.5 * (bars - 1)
+            for i in range(rows):
+                last[i] += place * (x[i + k] - centre[i])
+    return out
