@@ -13,6 +13,7 @@ from pipeline import artifacts, recipe
 from pipeline.content import content, restore
 from pipeline.data.instruments import Instruments
 from pipeline.evaluable import abstain, none_evaluable, obstacles, outdated, too_short
+from pipeline.inquiry import Ask, Inquiry, inquiries
 from pipeline.matured import (
     known,
     newer_rows,
@@ -20,7 +21,7 @@ from pipeline.matured import (
     prequential,
     refuse_open_horizons,
 )
-from pipeline.signals import Signals, expiries, to_signals
+from pipeline.signals import Signals, choose_rows, expiries, to_signals
 from stages.base import ConfigError, DataError, Explanation, State, fitted
 from stages.ensemble.conformal import Coverage
 from stages.ensemble.decide import Decide
@@ -252,6 +253,51 @@ class SignalPipeline:
             SV-F18 for a row that is not in `bars`, or lacks the history to be evaluated.
         """
         return self._explained(self.panel(check_panel(bars)), rows)
+
+    def inquire(
+        self,
+        bars: pd.DataFrame,
+        asset: str | None = None,
+        time: pd.Timestamp | None = None,
+        ask: Ask | None = None,
+        exact: bool = False,
+    ) -> list[Inquiry]:
+        """Signals of one asset, or of one time, each with all that can be said about it.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, F)
+        asset : str, optional
+            Default all.
+        time : Timestamp, optional
+            UTC; midnight stands for all bars of that day. Default the newest bar of each asset.
+        ask : Ask, optional
+            What to find out.
+        exact : bool, default=False
+            Midnight stands for itself.
+
+        Raises
+        ------
+        DataError
+            SV-F18 when there is no such row, or none is evaluable; see `predict`.
+        """
+        ask, whole = ask or Ask(), self._evaluable_panel(bars)
+        decided = choose_rows(self._decided(whole, time is None, None), asset, time, exact)
+        rows = decided.index[decided["status"] != "abstain"]
+        why, windows = None, decided
+        if len(rows):
+            windows = self.judged(self.stack_.predict(stretch(whole, rows, self.window)))
+            said = windows["why_not"].copy()
+            said[rows] = decided.loc[rows, "why_not"]  # a repeat shows among all bars only
+            windows = windows.assign(why_not=said)
+            why = self.explainer.explain(
+                self.stack_,
+                windows,
+                rows,  # type: ignore[arg-type]
+                self.references_,
+                ask.effort,
+            )
+        return inquiries(self, windows, to_signals(self, decided, why), why, ask)
 
     def update(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> dict[str, int]:
         """Learn from labels that matured since the last time: stage 3, and the replay buffer.

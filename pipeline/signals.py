@@ -93,7 +93,9 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
     return out
 
 
-def choose_rows(panel: pd.DataFrame, asset: str | None, time: pd.Timestamp | None) -> pd.DataFrame:
+def choose_rows(
+    panel: pd.DataFrame, asset: str | None, time: pd.Timestamp | None, exact: bool = False
+) -> pd.DataFrame:
     """Rows of one asset, or of one time, of a decided panel.
 
     Parameters
@@ -102,6 +104,8 @@ def choose_rows(panel: pd.DataFrame, asset: str | None, time: pd.Timestamp | Non
     asset : str or None
     time : Timestamp or None
         UTC; midnight stands for all bars of that session, or day where there are none.
+    exact : bool, default=False
+        Midnight stands for itself.
 
     Raises
     ------
@@ -119,7 +123,7 @@ def choose_rows(panel: pd.DataFrame, asset: str | None, time: pd.Timestamp | Non
     day = times.tz_localize(None).normalize()
     if "session" in panel and panel["session"].notna().all():
         day = pd.DatetimeIndex(panel["session"])
-    whole = time == time.normalize()
+    whole = time == time.normalize() and not exact
     keep = np.asarray(day == time.tz_localize(None) if whole else times == time)
     if not keep.any():
         raise _no_bar(asset, time, times, day)

@@ -91,6 +91,26 @@ class State:
 
 
 @dataclass(frozen=True)
+class Pull:
+    """How much each output of a stage counts in what is explained, and how closely to look.
+
+    Attributes
+    ----------
+    weights : float64 ndarray of shape (N, R, O)
+        Multiplier of each output, per row and reference.
+    share : float in (0, 1]
+        Share of the points on a path, at which a net asks for its gradients, to begin with: a
+        power of two.
+    tolerance : float
+        Gap of a row, in the unit of what is explained, beyond which they are doubled.
+    """
+
+    weights: np.ndarray
+    share: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class Attribution:
     """Contributions of a stage's inputs to its outputs, per reference row.
 
@@ -109,6 +129,9 @@ class Attribution:
     slopes : float64 ndarray of shape (N, R, O, U)
         Multiplier of ``upstream(row) - upstream(reference)``; exact where the stage is linear,
         the path-averaged gradient where it is a net.
+    lags : float64 ndarray of shape (N, L, F), optional
+        Given a `Pull`: the part of each bar in it, newest last, averaged over the references.
+        `outputs` then are members, whose columns have been added up by their weights.
     """
 
     outputs: tuple[str, ...]
@@ -116,6 +139,7 @@ class Attribution:
     values: np.ndarray
     upstream: tuple[str, ...]
     slopes: np.ndarray
+    lags: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +160,12 @@ class Explanation:
         What was left unexplained before closure spread it over the contributions.
     unit : str
         ``"log-odds of buy against sell"``.
+    lags : DataFrame of shape (at most N * top, 3), optional
+        The largest parts of single bars: `lag` (bars before the row, 0 its own), `feature` and
+        `contribution`, indexed by row, largest first. The parts of all lags of a feature sum to
+        its contribution; only a sequence model has any beyond lag 0.
+    effort : {'fast', 'full'}
+        With how many references and nodes.
     """
 
     contributions: pd.DataFrame
@@ -144,6 +174,8 @@ class Explanation:
     by_stage: pd.DataFrame
     raw_gap: pd.Series
     unit: str
+    lags: pd.DataFrame | None = None
+    effort: str = "full"
 
     @property
     def gap(self) -> pd.Series:

@@ -155,6 +155,28 @@ def out_of_fold(
     return pd.concat(parts).loc[y.index[np.sort(np.concatenate(tested))]]
 
 
+def cut_tail(y: pd.DataFrame, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the last bars of `y`, kept to say when training stops, and of those before.
+
+    Parameters
+    ----------
+    y : DataFrame of shape (n, 3 to 5)
+    share : float in [0, 1)
+        Of the bars; 0 keeps none.
+
+    Returns
+    -------
+    early, late : int ndarray of shape (a,), (b,)
+        Row numbers of `y`; labels of earlier rows that are still open in the tail are in neither.
+    """
+    time = y.index.get_level_values("time")
+    bars = time.unique().sort_values()
+    cut = int(np.ceil((1 - share) * len(bars)))
+    if cut >= len(bars):
+        return np.arange(len(y)), np.arange(0)
+    return np.flatnonzero(settled(y) < bars[cut]), np.flatnonzero(time >= bars[cut])
+
+
 @dataclass(frozen=True)
 class DateSplit:
     """One outer split by date: train, then valid, then test; each purged by label horizon.

@@ -163,7 +163,8 @@ def pass_forward(
     scores, fires, weights = _firing(unseen, y, decide)
     trees.set_gate(scores, fires, weights)
     tested = unseen[unseen["gate_set"]]
-    discarded = 1 - tested["filter.gate"].mean() if len(tested) else float("nan")
+    # of a single test block none is behind a gate that blocks before it have set
+    discarded = 1 - tested["filter.gate"].mean() if len(tested) else 0.0
     gate = {
         "threshold": trees.threshold_,
         "discarded": float(discarded),

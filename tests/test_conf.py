@@ -48,7 +48,7 @@ def folder(tmp_path_factory, tiny_market):
 # compose and build
 
 
-@pytest.mark.parametrize("name", ["config", "train", "predict", "update", "evaluate"])
+@pytest.mark.parametrize("name", ["config", "train", "predict", "update", "evaluate", "audit"])
 def test_every_command_composes_a_pipeline(name):
     assert isinstance(assemble(composed(name), "pipeline"), SignalPipeline)
 

@@ -28,13 +28,13 @@ def near(one: str, other: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_table_of_the_readme_is_what_the_command_prints(tmp_path, capsys):
-    main(["preset=small", f"out={tmp_path}"])
+    main(["preset=small", "rows=tabular,mixed,noise_iid,noise_garch", f"out={tmp_path}"])
     printed = capsys.readouterr().out.strip()
     first, last = marks("small")
     shown = README.read_text().partition(first)[2].partition(last)[0]
     assert NUMBER.sub("#", printed).split() == NUMBER.sub("#", shown).split()
     pairs = list(zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True))
-    assert len(pairs) > 300
+    assert len(pairs) > 80
     assert [pair for pair in pairs if not near(*pair)] == []
 
 

@@ -29,12 +29,15 @@ def interval(x: np.ndarray) -> str:
 def main(folder: Path) -> None:
     accuracy, loss = figures(folder, "accuracy"), figures(folder, "log_loss")
     best, base = figures(folder, "bayes_accuracy"), figures(folder, "base_rate")["pipeline"]
+    skill, told = figures(folder, "skill_ratio"), figures(folder, "information_ratio")
     direction = figures(folder, "direction")
     print(f"{len(base)} seeds; ± half a 95 % Student interval over seeds\n")
     columns = [
         "model",
         "accuracy",
         "of Bayes",
+        "skill ratio",
+        "information ratio",
         "log-loss",
         "log-loss less pipeline's",
         "direction given a move",
@@ -46,21 +49,23 @@ def main(folder: Path) -> None:
         cells = (
             interval(accuracy[model]),
             interval(share),
+            interval(skill[model]),
+            interval(told[model]),
             interval(loss[model]),
             gap,
             interval(direction[model]),
         )
-        print(
-            f"| {model} | "
-            + " | ".join(c.lstrip("+") if i != 3 else c for i, c in enumerate(cells))
-            + " |"
-        )
+        print(f"| {model} | " + " | ".join(c if c is gap else c.lstrip("+") for c in cells) + " |")
     print(
         f"\nBayes accuracy {interval(best['pipeline']).lstrip('+')}, "
         f"majority base rate {interval(base).lstrip('+')}"
     )
     shares = ", ".join(f"{s:.3f}" for s in accuracy["pipeline"] / best["pipeline"])
     print(f"pipeline accuracy of Bayes, each seed: {shares}")
+    decile = [figures(folder, f"accuracy_decile_{n:02d}")["pipeline"] for n in range(1, 11)]
+    low = interval(np.mean(decile[:5], axis=0)).lstrip("+")
+    top = interval(decile[-1]).lstrip("+")
+    print(f"pipeline accuracy of the most confident tenth {top}, of the less confident half {low}")
     print(f"pipeline accuracy less base rate: {interval(accuracy['pipeline'] - base)}")
     print(f"pipeline log-loss less base rate's: {interval(loss['pipeline'] - loss['base rate'])}")
     print(f"pipeline direction less one half: {interval(direction['pipeline'] - 0.5)}")

@@ -19,9 +19,12 @@ from rich.table import Table
 
 from pipeline.data.sources import Source
 from pipeline.evaluation import Evaluation
+from pipeline.inquiry import Inquiry
 from pipeline.report.words import luck_lines, rival_lines
 from pipeline.signals import Signals, interval_text, skill_sentence
 from pipeline.signals_io import to_record
+from stages.explain.episodes import Episodes
+from stages.explain.why_not import Counterfactual
 from stages.signal import SIDE_TEXT, Signal
 
 SURVIVORS = (
@@ -209,6 +212,56 @@ def show_reasons(signal: Signal, top: int) -> None:
     console.print(table)
     if signal.why_not:
         console.print("why not: " + "; ".join(map(str, signal.why_not)), highlight=False)
+
+
+def show_inquiry(inquiry: Inquiry, top: int) -> None:
+    """One signal: its reasons, in figures and in words, and what else was asked about it."""
+    show_reasons(inquiry.signal, top)
+    _say_under("in one sentence", inquiry.sentence.text)
+    change = inquiry.change
+    if change is not None:
+        _say_under("what would have had to be different")
+        if any(check.limit is not None for check in change.checks):
+            console.print(_checks(change))
+        for found in (change, inquiry.lean):
+            if found is not None:
+                console.print(found.text, highlight=False, markup=False)
+    if inquiry.episodes is not None:
+        _say_under("when it last looked like this", inquiry.episodes.text)
+        if inquiry.episodes.episodes:
+            console.print(_nearest(inquiry.episodes))
+    if inquiry.lime is not None:
+        _say_under("a second opinion", inquiry.lime.text)
+    console.print()
+
+
+def _say_under(head: str, text: str = "") -> None:
+    console.print(f"\n{head}", style="bold", highlight=False)
+    if text:
+        console.print(text, highlight=False, markup=False)
+
+
+def _checks(change: Counterfactual) -> Table:
+    table = Table(header_style="bold", pad_edge=False, box=SIMPLE)
+    table.add_column("in the way")
+    for name in ("value", "limit", "distance"):
+        table.add_column(name, justify="right")
+    for check in change.checks:
+        figures = (check.value, check.limit, check.distance)
+        table.add_row(check.key, *("" if f is None else f"{f:.4g}" for f in figures))
+    return table
+
+
+def _nearest(episodes: Episodes, count: int = 5) -> Table:
+    """The nearest few episodes and how they ended."""
+    table = Table(header_style="bold", pad_edge=False, box=SIMPLE)
+    for name in ("asset", "time", "distance", "known at", "ended as", "return"):
+        table.add_column(name, justify="right" if name in ("distance", "return") else "left")
+    for e in episodes.episodes[:count]:
+        ret = "" if e.ret is None else f"{e.ret:+.2%}"
+        name = SIDE_TEXT[e.side]
+        table.add_row(e.asset, e.time[:10], f"{e.distance:.2f}", e.ended[:10], name, ret)
+    return table
 
 
 def table_of(title: str) -> Table:

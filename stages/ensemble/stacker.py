@@ -41,8 +41,9 @@ class BayesianStacker:
     context : bool or sequence of str, default=True
         Context columns to read: all, none, or these.
     interactions : sequence of str, default=()
-        Context columns that also turn the members' mean margin up or down. One that the panel
-        lacks is left out, with a logged line.
+        Context columns that also turn the members' margins up or down, each by its own weight: a
+        member that sees less of the signal is turned less. One that the panel lacks is left out,
+        with a logged line.
     doubt : float in (0, 1), default=0.9
         Prior probability that nothing is known of the direction.
     forget : sequence of float in (0, 1], default=(1.0, 0.999, 0.995)
@@ -56,8 +57,8 @@ class BayesianStacker:
         Of a move over a hold, from the members' log-odds of the sides over a hold, how far the
         direction leans, and the contexts.
     direction_ : Bank
-        Of buy over sell given a move, from the members' margins, the contexts, and the mean
-        margin times each interaction. Its second family is the one that knows something.
+        Of buy over sell given a move, from the members' margins, the contexts, and the margins
+        times each interaction. Its second family is the one that knows something.
     logits_ : MemberLogits
     contexts_, interactions_ : tuple of str
     center_, spread_ : float64 ndarray of shape (contexts,)
@@ -201,11 +202,12 @@ class BayesianStacker:
         step = c[:, None] - c_ref[None]  # (N, R, C)
         pull = np.broadcast_to(weight[:M], (len(at), len(to), M)).copy()
         values = weight[M : M + C] * step
-        mean, mean_ref = _mean(z.margins), _mean(z_ref.margins)
-        for name, w in zip(self.interactions_, weight[M + C : -1], strict=True):
+        middle = (z.margins[:, None] + z_ref.margins) / 2  # (N, R, M)
+        turned = weight[M + C : -1].reshape(-1, M)
+        for name, w in zip(self.interactions_, turned, strict=True):
             j = self.contexts_.index(name)
-            pull += (w / M * (c[:, None, j] + c_ref[None, :, j]) / 2)[:, :, None]
-            values[:, :, j] += w * step[:, :, j] * (mean[:, None] + mean_ref) / 2
+            pull += w * ((c[:, None, j] + c_ref[None, :, j]) / 2)[:, :, None]
+            values[:, :, j] += step[:, :, j] * (middle * w).sum(axis=2)
         pull = np.stack([-pull, pull], axis=-1).reshape(len(at), len(to), 2 * M)
         slopes, silence = self.logits_.trace(pull, z, z_ref)
         values = np.concatenate([values, *(s[:, :, None] for s in silence.values())], axis=2)
@@ -282,9 +284,9 @@ class BayesianStacker:
 
     def _direction(self, said: Said, contexts: np.ndarray) -> np.ndarray:
         """Features of the logit of buy over sell given a move, (N, d)."""
-        turns = [contexts[:, self.contexts_.index(name)] for name in self.interactions_]
-        mean = _mean(said.margins)
-        return np.column_stack([said.margins, contexts, *(mean * turn for turn in turns)])
+        turns = [contexts[:, self.contexts_.index(name), None] for name in self.interactions_]
+        margins = said.margins
+        return np.column_stack([margins, contexts, *(margins * turn for turn in turns)])
 
 
 def _size(phi: np.ndarray, moved: np.ndarray, weight: np.ndarray, members: int) -> Family:
@@ -330,11 +332,6 @@ def _family(share: float, model: BayesianSoftmax) -> Family:
 def _vote(phi: np.ndarray, members: int) -> np.ndarray:
     """Coefficients of the members' equal vote, (d + 1,)."""
     return np.where(np.arange(phi.shape[1] + 1) < members, 1 / members, 0.0)
-
-
-def _mean(columns: np.ndarray) -> np.ndarray:
-    """Mean over members, (N,): added up column by column, so that a batch does not matter."""
-    return np.asarray(sum(columns.T) / columns.shape[1])
 
 
 def _with_one(phi: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Joins the explanations of the three stages into one, in log-odds, reference by reference."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,25 @@ class Chained:
         Per raw input column, averaged over the R references.
     by_member : mapping of str to float64 ndarray of shape (N,)
         Per member of a stage, and ``context``; sums to the same total.
+    read : tuple of F' str
+        Columns that a stage reads over a window of L bars; empty where none does.
+    lags : float64 ndarray of shape (N, L, F')
+        What each bar adds to `contributions` through the nets, the row's own last.
     """
 
     contributions: Mapping[str, np.ndarray]
     by_member: Mapping[str, np.ndarray]
+    read: tuple[str, ...]
+    lags: np.ndarray
+
+
+def pull_of(ensemble: Attribution, outputs: Sequence[str]) -> np.ndarray:
+    """Multipliers (N, R, O) of the `outputs` of stage 2 in the margin; 0 for one it never reads."""
+    at = {column: u for u, column in enumerate(ensemble.upstream)}
+    nothing = np.zeros(ensemble.slopes.shape[:2])
+    return np.stack(
+        [ensemble.slopes[:, :, 0, at[name]] if name in at else nothing for name in outputs], axis=2
+    )
 
 
 def chain(ensemble: Attribution, refiner: Attribution | None, trees: Attribution) -> Chained:
@@ -37,6 +52,7 @@ def chain(ensemble: Attribution, refiner: Attribution | None, trees: Attribution
     ensemble : Attribution with O = 1
         Of the margin, buy over sell.
     refiner : Attribution or None
+        Its outputs, or its members weighted by `pull_of`.
     trees : Attribution
 
     Returns
@@ -48,29 +64,36 @@ def chain(ensemble: Attribution, refiner: Attribution | None, trees: Attribution
     Chen, Lundberg & Lee (2022), "Explaining a series of models by propagating Shapley values",
     Nature Communications 13, eq. 3 (the generalised rescale rule).
     """
-    shares: dict[str, np.ndarray] = {}
-    members: dict[str, np.ndarray] = {"context": ensemble.values[:, :, 0].sum(-1)}
-    _add(shares, ensemble.inputs, ensemble.values[:, :, 0])
     slope = dict(zip(ensemble.upstream, np.moveaxis(ensemble.slopes[:, :, 0], -1, 0), strict=True))
+    read: tuple[str, ...] = ()
+    lags = np.zeros((len(ensemble.values), 1, 0))
+    parts = [(ensemble.inputs, ensemble.values[:, :, 0])]
+    members = {"context": parts[0][1].sum(-1)}
     if refiner is not None:
-        for o, output in enumerate(refiner.outputs):
-            if output not in slope:
-                continue
-            scaled = slope[output][..., None] * refiner.values[:, :, o]
-            _add(shares, refiner.inputs, scaled)
-            _to_member(members, output, scaled)
+        weighted = refiner.lags is not None
+        if refiner.lags is not None:
+            read, lags = refiner.inputs, refiner.lags
+        heard = [(o, name) for o, name in enumerate(refiner.outputs) if weighted or name in slope]
+        for o, name in heard:
+            weight = np.ones(refiner.values.shape[:2]) if weighted else slope[name]
+            member = name if weighted else name.rpartition(".")[0]
+            parts.append((refiner.inputs, weight[..., None] * refiner.values[:, :, o]))
+            members[member] = members.get(member, 0.0) + parts[-1][1].sum(-1)
             for u, column in enumerate(refiner.upstream):
-                through = slope[output] * refiner.slopes[:, :, o, u]
+                through = weight * refiner.slopes[:, :, o, u]
                 slope[column] = slope.get(column, 0.0) + through
-    for o, output in enumerate(trees.outputs):
-        if output in slope:
-            scaled = slope[output][..., None] * trees.values[:, :, o]
-            _add(shares, trees.inputs, scaled)
-            _to_member(members, output, scaled)
-    return Chained(
-        {name: value.mean(axis=1) for name, value in shares.items()},
-        {name: value.mean(axis=1) for name, value in members.items()},
-    )
+    for o, name in enumerate(trees.outputs):
+        if name in slope:
+            member = name.rpartition(".")[0]
+            parts.append((trees.inputs, slope[name][..., None] * trees.values[:, :, o]))
+            members[member] = members.get(member, 0.0) + parts[-1][1].sum(-1)
+    shares: dict[str, np.ndarray] = {}
+    for inputs in dict.fromkeys(names for names, _ in parts):
+        mine = sum(part for names, part in parts if names is inputs or names == inputs)
+        for name, value in zip(inputs, np.asarray(mine).mean(axis=1).T, strict=True):
+            shares[name] = shares.get(name, 0.0) + value
+    by_member = {name: value.mean(axis=1) for name, value in members.items()}
+    return Chained(shares, by_member, read, lags)
 
 
 def close(contributions: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,13 +117,3 @@ def close(contributions: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.
     weight = np.asarray(sum(size.T))[:, None]
     share = np.divide(size, weight, out=np.zeros_like(size), where=weight > 0)
     return contributions + share * gap[:, None], gap
-
-
-def _add(shares: dict[str, np.ndarray], names: tuple[str, ...], values: np.ndarray) -> None:
-    for i, name in enumerate(names):
-        shares[name] = shares.get(name, 0.0) + values[:, :, i]
-
-
-def _to_member(members: dict[str, np.ndarray], output: str, scaled: np.ndarray) -> None:
-    member = output.rsplit(".", 1)[0]
-    members[member] = members.get(member, 0.0) + scaled.sum(-1)

@@ -1,18 +1,25 @@
 """Chooses the rows an explanation compares with, and explains the margin through all stages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
 
-from stages.base import DataError, Explanation
-from stages.explain.chain import chain, close
-from stages.panel import age, last_rows, named, windows
+from stages.base import DataError, Explanation, Pull
+from stages.explain.background import Background, by_reach, medoids, reference_panel
+from stages.explain.chain import Chained, chain, close, pull_of
+from stages.explain.lags import TopLags, top_lags
+from stages.panel import age, light, named, stretch
+
+__all__ = ["UNIT", "Background", "Effort", "Explainer", "reference_panel"]
 
 UNIT = "log-odds of buy against sell"
+TOLERANCE = {"full": 1e-4, "fast": 4e-4}  # of a member's paths, log-odds: two stay below 1e-3
+MEASURED = 32  # rows on which fast reasons are held against full ones
+
+Effort = Literal["fast", "full"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,21 @@ class Explainer:
     ----------
     n_references : int, default=16
         R, rows the explanation compares with: medoids of the training tail.
+    fast_references : int, default=4
+        So many of them for fast reasons.
+    nodes, fast_nodes : float in (0, 1], default=0.5 and 0.25
+        Share of the points on the path from a reference to a row, at which a net asks for its
+        gradients, to begin with: powers of two. They are doubled where they leave a gap.
+    reasons : {'fast', 'full'}, default='fast'
+        What every signal carries; the other is there on request.
     tail : int, default=252
         Bars of each asset they are chosen from.
     candidates : int, default=2000
         At most so many rows of the tail are clustered.
     top : int, default=5
         Reasons put in words.
+    lags : int, default=20
+        Single bars told for each row; 0 tells none.
     chunk : int, default=64
         Rows explained at a time: bounds memory, changes no value.
     seed : int, default=0
@@ -40,18 +56,39 @@ class Explainer:
     """
 
     n_references: int = 16
+    fast_references: int = 4
+    nodes: float = 0.5
+    fast_nodes: float = 0.25
+    reasons: Effort = "fast"
     tail: int = 252
     candidates: int = 2000
     top: int = 5
+    lags: int = 20
     chunk: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.n_references, self.tail, self.candidates, self.top, self.chunk) < 1:
+        counts = (self.n_references, self.fast_references)
+        if min(*counts, self.tail, self.candidates, self.top, self.chunk) < 1 or self.lags < 0:
             raise ValueError(f"all settings of the explainer must be at least 1, got {self}")
+        for name in ("nodes", "fast_nodes"):
+            if getattr(self, name) not in (1, 0.5, 0.25, 0.125, 0.0625):
+                raise ValueError(f"{name} must be 1 or a half of it, or of that, got {self}")
+        if self.reasons not in TOLERANCE:
+            raise ValueError(f"reasons must be one of {[*TOLERANCE]}, got {self.reasons!r}")
 
     def choose(self, stack: Any, panel: pd.DataFrame, window: int) -> pd.DataFrame:
-        """Medoids of the newest evaluable rows, each with the bars its window needs.
+        """The rows of `pick`, each with the bars its window needs.
+
+        Returns
+        -------
+        DataFrame of shape (R * L, F)
+            One pseudo-asset per reference, its last row the reference; inputs only.
+        """
+        return reference_panel(panel, self.pick(stack, panel, window), window)
+
+    def pick(self, stack: Any, panel: pd.DataFrame, window: int) -> pd.MultiIndex:
+        """Medoids of the newest evaluable rows; those for fast reasons stand first.
 
         Parameters
         ----------
@@ -63,25 +100,14 @@ class Explainer:
 
         Returns
         -------
-        DataFrame of shape (R * L, F)
-            One pseudo-asset per reference, its last row the reference; inputs only.
+        MultiIndex of R rows of `panel`
 
         Raises
         ------
         DataError
             If no row of the tail is evaluable.
         """
-        inputs = named(panel, "feature", "rule", "context")
-        left = panel.groupby(level="asset", sort=False).cumcount(ascending=False).to_numpy()
-        usable = panel["ready"].to_numpy() & (left < self.tail) & (age(panel) >= window - 1)
-        at = np.flatnonzero(usable)
-        if not len(at):
-            raise DataError(
-                f"no row of the last {self.tail} bars of any asset is evaluable",
-                code="SV-F18",
-                why="explanations compare with such rows",
-                cure="bring bars whose inputs are complete to the end, or raise explain.tail",
-            )
+        at = self._tail(panel, window)
         if len(at) > self.candidates:
             rng = np.random.default_rng(self.seed)
             at = np.sort(rng.choice(at, self.candidates, replace=False))
@@ -89,13 +115,15 @@ class Explainer:
         z = stack.filter.predict(tail)
         place = np.column_stack([z[named(z, "filter")], tail[named(tail, "context")]])
         place = np.nan_to_num((place - np.nanmean(place, 0)) / (np.nanstd(place, 0) + 1e-12))
-        count = min(self.n_references, len(np.unique(place, axis=0)))
-        centres = KMeans(count, n_init=1, random_state=self.seed).fit(place).cluster_centers_
-        nearest = ((place[:, None] - centres[None]) ** 2).sum(-1).argmin(axis=0)
-        return windows(panel, panel.index[at[np.unique(nearest)]], window, inputs)
+        return panel.index[at[medoids(place, self.n_references, self.seed)]]
 
     def explain(
-        self, stack: Any, panel: pd.DataFrame, rows: pd.MultiIndex, references: pd.DataFrame
+        self,
+        stack: Any,
+        panel: pd.DataFrame,
+        rows: pd.MultiIndex,
+        references: pd.DataFrame | Background,
+        effort: Effort | None = None,
     ) -> Explanation:
         """Split the margin of buy over sell at `rows` over the raw inputs of all stages.
 
@@ -106,83 +134,172 @@ class Explainer:
             With the columns of every stage, and the windows of `rows`.
         rows : MultiIndex of N rows
             In any order.
-        references : DataFrame
-            What `choose` gave.
+        references : DataFrame or Background
+            What `choose` gave, or better `Background.of` it: the stages are then not asked again.
+        effort : {'fast', 'full'}, optional
+            Default `reasons`.
 
         Returns
         -------
         Explanation
             Closed: baseline + contributions = output to rounding; `raw_gap` is what was spread.
         """
-        in_order = rows[np.argsort(panel.index.get_indexer(rows))]  # stages read panels only
+        effort, panel = effort or self.reasons, light(panel)
+        if isinstance(references, pd.DataFrame):
+            references = Background.of(stack, references)
+        if effort == "fast":
+            references = references.first(self.fast_references)
+        order = np.argsort(panel.index.get_indexer(rows), kind="stable")  # stages read panels only
         parts = [
-            self._part(stack, panel, part, refs)
-            for group, refs in _by_reach(stack, panel, in_order, references)
-            for part in _chunks(group, self.chunk)
+            self._part(stack, panel, rows[part], judged, effort)._replace(at=part)
+            for group, background in by_reach(references, panel, rows[order])
+            for judged in [background.judged(stack.ensemble)]
+            for part in _chunks(order[group], self.chunk)
         ]
-        shares, members, ends = (_stacked(tables).loc[rows] for tables in zip(*parts, strict=True))
-        total = (ends["output"] - ends["baseline"]).to_numpy()
-        closed, gap = close(shares.to_numpy(), total)
-        return Explanation(
-            contributions=pd.DataFrame(closed, rows, [_plain(c) for c in shares.columns]),
-            baseline=ends["baseline"],
-            output=ends["output"],
-            by_stage=pd.DataFrame(close(members.to_numpy(), total)[0], rows, members.columns),
-            raw_gap=pd.Series(gap, rows),
-            unit=UNIT,
+        return _joined(parts, rows, effort, bool(self.lags))
+
+    def measure(
+        self,
+        stack: Any,
+        panel: pd.DataFrame,
+        references: pd.DataFrame | Background,
+        window: int,
+    ) -> dict[str, float]:
+        """How close fast reasons come to full ones, on rows of the training tail.
+
+        Parameters
+        ----------
+        stack : Stack
+        panel : DataFrame of shape (N, F)
+            Inputs, and which rows are `ready`.
+        references : DataFrame or Background
+        window : int
+
+        Returns
+        -------
+        dict
+            ``rows`` compared; ``correlation`` of all contributions; ``relative_l1``, summed
+            distance over summed size; ``top_1``, share of the rows with the same largest one.
+        """
+        at = self._tail(panel, window)
+        some = panel.index[at[np.unique(np.linspace(0, len(at) - 1, MEASURED).astype(int))]]
+        said = stack.predict(stretch(panel, some, window))
+        if isinstance(references, pd.DataFrame):
+            references = Background.of(stack, references)
+        fast, full = (
+            self.explain(stack, said, some, references, effort).contributions
+            for effort in ("fast", "full")
         )
+        columns = [*fast.columns.union(full.columns)]
+        return compared(
+            *(part.reindex(columns=columns, fill_value=0.0).to_numpy() for part in (fast, full))
+        )
+
+    def _tail(self, panel: pd.DataFrame, window: int) -> np.ndarray:
+        """Numbers of the evaluable rows among the newest of each asset."""
+        left = panel.groupby(level="asset", sort=False).cumcount(ascending=False).to_numpy()
+        usable = panel["ready"].to_numpy() & (left < self.tail) & (age(panel) >= window - 1)
+        if not usable.any():
+            raise DataError(
+                f"no row of the last {self.tail} bars of any asset is evaluable",
+                code="SV-F18",
+                why="explanations compare with such rows",
+                cure="bring bars whose inputs are complete to the end, or raise explain.tail",
+            )
+        return np.flatnonzero(usable)
 
     def _part(
-        self, stack: Any, panel: pd.DataFrame, rows: pd.MultiIndex, references: pd.DataFrame
-    ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        refined = stack.refiner is not None and last_rows(references)[
-            named(references, "refiner")
-        ].notna().all(axis=None)
-        chained = chain(
-            stack.ensemble.attribute(panel, rows, references),
-            stack.refiner.attribute(panel, rows, references) if refined else None,
-            stack.filter.attribute(panel, rows, references),
-        )
-        ends = {
-            "output": panel.loc[rows, "margin"],
-            "baseline": float(last_rows(references)["margin"].mean()),
-        }
-        return (
-            pd.DataFrame(dict(chained.contributions), rows),
-            pd.DataFrame(dict(chained.by_member), rows),
-            pd.DataFrame(ends, rows),
-        )
+        self,
+        stack: Any,
+        panel: pd.DataFrame,
+        rows: pd.MultiIndex,
+        background: Background,
+        effort: Effort,
+    ) -> "_Part":
+        window = int(stack.refiner.window) if stack.refiner is not None else 1
+        if len(panel) > 2 * window * len(rows):
+            panel = light(stretch(panel, rows, window))  # or stages read what nobody asks about
+        nodes = self.nodes if effort == "full" else self.fast_nodes
+        ensemble = stack.ensemble.attribute(panel, rows, background.last)
+        refiner = None
+        if background.refined:
+            pull = pull_of(ensemble, named(background.last, "refiner"))
+            refiner = stack.refiner.attribute(
+                panel, rows, background.windows, Pull(pull, nodes, TOLERANCE[effort])
+            )
+        chained = chain(ensemble, refiner, stack.filter.attribute(panel, rows, background.last))
+        output = panel.loc[rows, ["margin"]].to_numpy()[:, 0]
+        baseline = float(background.last["margin"].to_numpy().mean())
+        return _closed(chained, output, baseline, self.lags)
 
 
-def _by_reach(
-    stack: Any, panel: pd.DataFrame, rows: pd.MultiIndex, references: pd.DataFrame
-) -> Iterator[tuple[pd.MultiIndex, pd.DataFrame]]:
-    """Rows that stage 2 spoke of, and rows it did not, each with like references.
+class _Part(NamedTuple):
+    """What explains n rows; their numbers, and arrays in the order of the names."""
 
-    Where the gate stopped a row, its stage-2 logits are imputed from stage 1. The references
-    are then taken the same way, or the difference could not be traced to any input.
-    """
-    logits = named(panel, "refiner")
-    spoken = panel.loc[rows, logits].notna().all(axis=1).to_numpy() if logits else None
-    refs = references.assign(**stack.filter.predict(references))
-    refs["filter.gate"] = 1.0
-    if spoken is not None:
-        refined = refs.assign(**stack.refiner.predict(refs))
-        if spoken.any():
-            yield rows[spoken], refined.assign(**stack.ensemble.predict(refined))
-        if spoken.all():
-            return
-        rows, refs = rows[~spoken], refs.assign(**dict.fromkeys(logits, np.nan))
-    yield rows, refs.assign(**stack.ensemble.predict(refs))
+    at: np.ndarray
+    names: list[str]
+    contributions: np.ndarray  # (n, F), closed
+    members: list[str]
+    by_member: np.ndarray
+    ends: np.ndarray  # (n, 3): output, baseline, raw gap
+    lags: TopLags
 
 
-def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """All rows; what a table has no column for moved none of its rows, but a NaN stays one."""
-    columns = sorted({str(column) for table in tables for column in table})
-    return pd.concat([table.reindex(columns=columns, fill_value=0.0) for table in tables])
+def compared(fast: np.ndarray, full: np.ndarray) -> dict[str, float]:
+    """Agreement of two tables of contributions (n, F); see `Explainer.measure`."""
+    size = np.abs(full).sum()
+    moved = (np.abs(fast) + np.abs(full)).any(axis=1)
+    one, other = fast.ravel() - fast.mean(), full.ravel() - full.mean()
+    spread = float(np.sqrt((one @ one) * (other @ other)))
+    first = np.abs(fast).argmax(axis=1) == np.abs(full).argmax(axis=1)
+    return {
+        "rows": float(len(full)),
+        "correlation": float(one @ other) / spread if spread else 1.0,
+        "relative_l1": float(np.abs(fast - full).sum() / size) if size else 0.0,
+        "top_1": float(first[moved].mean()) if moved.any() else 1.0,
+    }
 
 
-def _chunks(rows: pd.MultiIndex, size: int) -> Iterator[pd.MultiIndex]:
+def _closed(chained: Chained, output: np.ndarray, baseline: float, top: int) -> _Part:
+    names = sorted(chained.contributions)
+    raw = np.column_stack([chained.contributions[name] for name in names])
+    total = output - baseline
+    closed, gap = close(raw, total)
+    by_member, _ = close(np.column_stack([*chained.by_member.values()]), total)
+    ends = np.column_stack([output, np.full(len(output), baseline), gap])
+    lags = top_lags(chained, names, raw, closed, top)
+    rows = np.arange(len(output))
+    return _Part(rows, names, closed, [*chained.by_member], by_member, ends, lags)
+
+
+def _joined(parts: list[_Part], rows: pd.MultiIndex, effort: Effort, lags: bool) -> Explanation:
+    """All rows; what a part has no column for moved none of its rows, but a NaN stays one."""
+    names = sorted({name for part in parts for name in part.names}, key=_plain)
+    members = list(dict.fromkeys(name for part in parts for name in part.members))
+    shares, by_member = np.zeros((len(rows), len(names))), np.zeros((len(rows), len(members)))
+    ends = np.full((len(rows), 3), np.nan)
+    for part in parts:
+        ends[part.at] = part.ends
+        shares[part.at[:, None], [names.index(name) for name in part.names]] = part.contributions
+        columns = [members.index(name) for name in part.members]
+        by_member[part.at[:, None], columns] = part.by_member
+    shares[np.isnan(shares).any(axis=1)] = np.nan
+    by_member[np.isnan(by_member).any(axis=1)] = np.nan
+    output, baseline, gap = (pd.Series(end, rows) for end in ends.T)
+    found = [(part.at, part.lags._replace(names=[*map(_plain, part.names)])) for part in parts]
+    return Explanation(
+        contributions=pd.DataFrame(shares, rows, [_plain(name) for name in names]),
+        baseline=baseline,
+        output=output,
+        by_stage=pd.DataFrame(by_member, rows, members),
+        raw_gap=gap,
+        unit=UNIT,
+        lags=TopLags.table(found, rows) if lags else None,
+        effort=effort,
+    )
+
+
+def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

@@ -7,6 +7,36 @@ from numba import njit
 
 from stages.explain.trees import Nodes, Trees, step
 
+BLOCK = 64  # references in a set: the bits of a word
+PLACES = 64  # columns of a path: the bits of another
+
+
+class Barred(NamedTuple):
+    """What keeps B references out of the parts of the trees; sets of them are the bits of a word.
+
+    Attributes
+    ----------
+    place : int32 ndarray of shape (nodes,)
+        Of a split: the place of its column among the columns of its path; of a leaf: their count.
+    leaf : int32 ndarray of shape (nodes,)
+        Numbers of the leaves; -1 for a split.
+    refused : uint64 ndarray of shape (nodes,)
+        References that the column of the split above has kept out by here.
+    start : int64 ndarray of shape (leaves,)
+        Where the columns of a leaf's path begin in `by`.
+    by : uint64 ndarray of shape (columns of all paths,)
+        References that the column keeps out of the leaf.
+    missed : uint8 ndarray of shape (leaves, B)
+        How many columns keep a reference out.
+    """
+
+    place: np.ndarray
+    leaf: np.ndarray
+    refused: np.ndarray
+    start: np.ndarray
+    by: np.ndarray
+    missed: np.ndarray
+
 
 def tree_shap(trees: Trees, X: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Share of each column in the way from each reference to each row (interventional).
@@ -25,6 +55,18 @@ def tree_shap(trees: Trees, X: np.ndarray, references: np.ndarray) -> np.ndarray
     float64 ndarray of shape (N, R, K, F)
         Sums over F to ``trees.outputs(X)[n] - trees.outputs(references)[r]``, up to rounding.
 
+    Raises
+    ------
+    ValueError
+        If a path splits on more than 64 different columns.
+
+    Notes
+    -----
+    A leaf has one bit per column on its path, and a row the bits of the columns that keep it out.
+    A mix of x and r reaches the leaf unless one column keeps out both. The bits of the references
+    are found once and kept by `trees` until it is asked about others; a row then walks each tree
+    once, with the set of the references that still can reach what is below.
+
     References
     ----------
     Lundberg et al. (2020), Nat. Mach. Intell. 2, 56-67, algorithm 3: of the leaves that a mixed
@@ -33,93 +75,169 @@ def tree_shap(trees: Trees, X: np.ndarray, references: np.ndarray) -> np.ndarray
     its value.
     """
     x, r = trees.rows(X), trees.rows(references)
-    shares = np.zeros((len(x), len(r), len(trees.base), x.shape[1]))
-    nodes = trees.nodes
-    _shares(_steps(x, nodes), _steps(r, nodes), nodes, _pay(trees.depth), shares)
-    return shares
+    parts = []
+    for first in range(0, len(r), BLOCK):
+        barred = trees.remembered(r[first : first + BLOCK], _barred)
+        if barred.place.max(initial=0) > PLACES:
+            raise ValueError(
+                f"a path splits on {barred.place.max()} different columns, at most {PLACES} can be "
+                "explained: set max_depth"
+            )
+        # references last, so that a column is paid for all of them at once
+        shares = np.zeros((len(x), len(trees.base), x.shape[1], barred.missed.shape[1]))
+        _shares(x, trees.nodes, barred, *_pay(trees.depth), shares)
+        parts.append(shares)
+    shares = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=3)
+    return np.moveaxis(shares, 3, 1)
 
 
-def _pay(depth: int) -> np.ndarray:
-    """``(u-1)! v! / (u+v)!`` for u, v up to `depth`, without large factorials; 0 for u = 0."""
+def _pay(depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """``(u-1)! v! / (u+v)!`` and ``u! (v-1)! / (u+v)!`` at [v, u] up to `depth`; 0 for (-1)!."""
     pay = np.zeros((depth + 1, depth + 1))
     for u in range(1, depth + 1):
         pay[u, 0] = 1 / u
-        for v in range(1, depth + 1):
+        for v in range(1, depth + 1):  # without large factorials
             pay[u, v] = pay[u, v - 1] * v / (u + v)
-    return pay
+    return np.ascontiguousarray(pay.T), pay
 
 
 @njit(cache=True)
-def _steps(X: np.ndarray, nodes: Nodes) -> np.ndarray:
-    """The child each row takes at each node, so that no pair of rows compares values again."""
-    steps = np.full((X.shape[0], nodes.feature.shape[0]), -1, dtype=np.int32)
-    for row in range(X.shape[0]):
-        for node in range(nodes.feature.shape[0]):
-            if nodes.feature[node] >= 0:
-                steps[row, node] = step(nodes, node, X[row])
-    return steps
+def _places(nodes: Nodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places of columns on paths, numbers of leaves, and the split above each node (or -1)."""
+    size = nodes.feature.shape[0]
+    place, leaf = np.zeros(size, dtype=np.int32), np.full(size, -1, dtype=np.int32)
+    above = np.full(size, -1, dtype=np.int32)
+    leaves = 0
+    for node in range(size):  # children stand behind their parent; place holds the columns above
+        if nodes.feature[node] < 0:
+            leaf[node] = leaves
+            leaves += 1
+            continue
+        columns, up = place[node], above[node]
+        while up >= 0:
+            if nodes.feature[up] == nodes.feature[node]:
+                place[node] = place[up]
+                break
+            up = above[up]
+        for child in (nodes.left[node], nodes.right[node]):
+            above[child] = node
+            place[child] = max(columns, place[node] + 1)
+    return place, leaf, above
 
 
-class _Path(NamedTuple):
-    """The splits above a node at which x and r part, in memory that all walks share."""
+@njit(cache=True)
+def _barred(nodes: Nodes, references: np.ndarray) -> Barred:
+    place, leaf, above = _places(nodes)
+    refused = _refused(nodes, references, place, above)
+    leaves, B = leaf.max() + 1, references.shape[0]
+    start, total = np.zeros(leaves, dtype=np.int64), 0
+    for node in range(len(leaf)):
+        if leaf[node] >= 0:
+            start[leaf[node]] = total
+            total += place[node]
+    by, count = np.zeros(total, dtype=np.uint64), np.zeros((leaves, B), dtype=np.uint8)
+    for node in range(len(leaf)):
+        if leaf[node] < 0:
+            continue
+        up, first = node, start[leaf[node]]
+        while above[up] >= 0:
+            by[first + place[above[up]]] |= refused[up]
+            up = above[up]
+        for i in range(first, first + place[node]):
+            for r in range(B):
+                count[leaf[node], r] += (by[i] >> np.uint64(r)) & np.uint64(1)
+    return Barred(place, leaf, refused, start, by, count)
 
-    column: np.ndarray
-    from_x: np.ndarray  # whether x is followed; r's turn comes afterwards
-    other: np.ndarray  # the child that r takes
+
+@njit(cache=True)
+def _refused(
+    nodes: Nodes, references: np.ndarray, place: np.ndarray, above: np.ndarray
+) -> np.ndarray:
+    """Of each node: the references that the column of the split above keeps out by here."""
+    refused = np.zeros(len(above), dtype=np.uint64)
+    for node in range(len(above)):
+        if nodes.feature[node] < 0:
+            continue
+        up = node  # whom the same column keeps out higher up, it keeps out
+        while above[up] >= 0 and place[above[up]] != place[node]:
+            up = above[up]
+        before = refused[up] if above[up] >= 0 else np.uint64(0)
+        left, right = nodes.left[node], nodes.right[node]
+        refused[left] = refused[right] = before
+        for r in range(references.shape[0]):
+            went = step(nodes, node, references[r])
+            refused[left + right - went] |= np.uint64(1) << np.uint64(r)
+    return refused
 
 
 @njit(cache=True)
 def _shares(
-    x_steps: np.ndarray, r_steps: np.ndarray, nodes: Nodes, pay: np.ndarray, shares: np.ndarray
-) -> None:
-    room = pay.shape[0]
-    path = _Path(
-        np.empty(room, dtype=np.int32),
-        np.empty(room, dtype=np.bool_),
-        np.empty(room, dtype=np.int32),
-    )
-    width = nodes.value.shape[1]
-    for n in range(x_steps.shape[0]):
-        for r in range(r_steps.shape[0]):
-            for tree in range(nodes.roots.shape[0]):
-                first = nodes.target[tree]
-                out = shares[n, r, first : first + width]
-                _walk(x_steps[n], r_steps[r], nodes, nodes.roots[tree], pay, path, out)
-
-
-@njit(cache=True)
-def _walk(
-    x_steps: np.ndarray,
-    r_steps: np.ndarray,
+    X: np.ndarray,
     nodes: Nodes,
-    node: int,
-    pay: np.ndarray,
-    path: _Path,
+    barred: Barred,
+    gains: np.ndarray,
+    losses: np.ndarray,
     shares: np.ndarray,
 ) -> None:
-    """Visit each leaf that a mix of x and r can reach, and pay the columns that lead there."""
-    u = v = 0  # columns on the path taken from x, and from r
-    while True:
-        while nodes.feature[node] >= 0:
-            if x_steps[node] == r_steps[node]:
-                node = x_steps[node]
-                continue
-            known = 0
-            while known < u + v and path.column[known] != nodes.feature[node]:
-                known += 1
-            if known == u + v:
-                path.column[known], path.other[known] = nodes.feature[node], r_steps[node]
-                path.from_x[known] = True
-                u += 1
-            node = x_steps[node] if path.from_x[known] else r_steps[node]
-        for i in range(u + v):
-            weight = pay[u, v] if path.from_x[i] else -pay[v, u]
-            for k in range(shares.shape[0]):
-                shares[k, path.column[i]] += weight * nodes.value[node, k]
-        if u == 0:
-            return
-        while not path.from_x[u + v - 1]:  # both turns taken
-            v -= 1
-        u, v = u - 1, v + 1
-        node = path.other[u + v - 1]
-        path.from_x[u + v - 1] = False
+    """Walk every row through every tree, with the set of the references that still can follow."""
+    one = np.uint64(1)
+    every = np.uint64(0)
+    for r in range(shares.shape[3]):
+        every |= one << np.uint64(r)
+    room = gains.shape[0] + 1
+    # branches still to be walked: where, who can get there, and the places at which x fails
+    waiting, alive = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.uint64)
+    failed, lacks = np.empty(room, dtype=np.uint64), np.empty(room, dtype=np.int32)
+    column, pay = np.empty(room, dtype=np.int32), np.empty((2, shares.shape[3]))
+    for tree in range(nodes.roots.shape[0]):  # outside, so that a tree stays in the cache
+        first = nodes.target[tree]
+        for n in range(X.shape[0]):
+            out = shares[n, first : first + nodes.value.shape[1]]
+            waiting[0], alive[0], lacks[0], failed[0] = nodes.roots[tree], every, 0, 0
+            top = 1
+            while top:
+                top -= 1
+                node, left, v, fails = waiting[top], alive[top], lacks[top], failed[top]
+                while left and nodes.feature[node] >= 0:
+                    place = barred.place[node]
+                    column[place] = nodes.feature[node]
+                    bit = one << np.uint64(place)
+                    went = step(nodes, node, X[n])
+                    other = nodes.left[node] + nodes.right[node] - went
+                    rest = left & ~barred.refused[other]
+                    if rest:
+                        waiting[top], alive[top], failed[top] = other, rest, fails | bit
+                        lacks[top] = v if fails & bit else v + 1
+                        top += 1
+                    if fails & bit:
+                        left &= ~barred.refused[went]
+                    node = went
+                if left:
+                    _settle(node, left, fails, gains[v], losses[v], barred, nodes, column, pay, out)
+
+
+@njit(cache=True, inline="always")  # a call would cost as much as what it does
+def _settle(node, left, fails, gains, losses, barred, nodes, column, pay, out):  # type: ignore[no-untyped-def]  # noqa: PLR0913, E501
+    """Pay the columns on the path to a leaf, for all references that are left."""
+    one, leaf = np.uint64(1), barred.leaf[node]
+    missed = barred.missed[leaf]
+    gain, loss = pay[0], pay[1]  # arrays of their own, or the loops are not vectorised
+    B = gain.shape[0]
+    for r in range(B):
+        here = (left >> np.uint64(r)) & one
+        gain[r] = gains[missed[r]] if here else 0.0
+        loss[r] = losses[missed[r]] if here else 0.0
+    for place in range(barred.place[node]):
+        lacking = (fails >> np.uint64(place)) & one
+        some = left & barred.by[barred.start[leaf] + place]
+        if not lacking and not some:
+            continue
+        for k in range(out.shape[0]):
+            value = nodes.value[node, k]
+            row = out[k, column[place]]
+            if lacking:
+                for r in range(B):
+                    row[r] -= loss[r] * value
+            else:
+                for r in range(B):
+                    row[r] += gain[r] * value * ((some >> np.uint64(r)) & one)

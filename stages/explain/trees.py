@@ -1,6 +1,7 @@
 """One form for every tree ensemble: node arrays that are predicted, explained and stored."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -116,6 +117,22 @@ class Trees:
             Summed tree by tree in float64: a row's bits do not depend on the other rows.
         """
         return _outputs(self.rows(X), self.nodes)
+
+    def remembered(self, rows: np.ndarray, find: Callable[[Nodes, np.ndarray], Any]) -> Any:
+        """What `find` says of these rows; kept until it is asked about others.
+
+        Parameters
+        ----------
+        rows : float32 ndarray of shape (R, F)
+            See `rows`.
+        find : callable of (Nodes, rows)
+        """
+        asked = (find, rows.shape, rows.tobytes())
+        held = getattr(self, "_held", None)
+        if held is None or held[0] != asked:
+            held = (asked, find(self.nodes, rows))
+            object.__setattr__(self, "_held", held)  # one name: threads never mix two
+        return held[1]
 
     def rows(self, X: np.ndarray) -> np.ndarray:
         """`X` as the kernels read it; refused if it has fewer columns than the trees split on."""

@@ -46,7 +46,7 @@ ALWAYS = ("+experiment=planted", "refiner.progress=false", "refiner.accelerator=
 PRESETS = {
     "full": Preset(20, ("data.market.times=4000", "data.market.assets=20"), 300, 200),
     "small": Preset(
-        3,
+        2,
         (
             *("data.market.times=600", "data.market.assets=8"),
             *("filter.members.lightgbm.n_estimators=30", "filter.members.xgboost.n_estimators=30"),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from stages.base import State
+from stages.ensemble import stacker
 from stages.ensemble.bayesian_softmax import TAUS, BayesianSoftmax
 from stages.ensemble.posterior import laplace
-from stages.ensemble import stacker
 from stages.ensemble.stacker import BLOCK, BayesianStacker
 
 START = pd.Timestamp("2020-01-01 21:00", tz="UTC")

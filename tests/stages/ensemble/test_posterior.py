@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -132,7 +130,7 @@ def polya_gamma(c: np.ndarray, rng: np.random.Generator, terms: int = 120) -> np
 
 
 def test_a_long_polya_gamma_chain_agrees():
-    """Gibbs draws from the exact posterior of two classes: mean within .2 sd, sd within a quarter."""
+    """Gibbs draws of the exact posterior of two classes: mean within .2 sd, sd within a quarter."""
     rng = np.random.default_rng(3)
     phi = np.column_stack([rng.normal(size=(120, 2)), np.ones(120)])
     hit = (rng.random(120) < 1 / (1 + np.exp(-phi @ [0.9, -0.4, 0.3]))).astype(float)

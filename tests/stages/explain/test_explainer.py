@@ -7,11 +7,14 @@ import pytest
 from lightgbm import LGBMClassifier
 from sklearn.ensemble import RandomForestClassifier
 
+from pipeline.assemble import assemble
 from stages.base import DataError
 from stages.ensemble.decide import Decide
 from stages.ensemble.soft_vote import SoftVote
 from stages.ensemble.stacker import BayesianStacker
-from stages.explain.explainer import UNIT, Explainer
+from stages.explain.background import Background
+from stages.explain.explainer import MEASURED, UNIT, Explainer, compared
+from stages.explain.families import by_family, families
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
 from stages.markets import mixed, tabular
@@ -19,10 +22,11 @@ from stages.panel import age, asset_starts, check_panel, last_rows, named
 from stages.refiner.lstm import Lstm
 from stages.refiner.refiner import SequenceRefiner
 from stages.stack import Stack, pass_forward
+from tests.conftest import composed
 
 WINDOW = 6
 TAIL = 40
-EXPLAINER = Explainer(n_references=8, tail=TAIL, seed=1)
+EXPLAINER = Explainer(n_references=8, tail=TAIL, seed=1, reasons="full")
 
 
 def fitted(market, ensemble=None, refiner=True) -> tuple[Stack, pd.DataFrame]:
@@ -72,7 +76,7 @@ def rows(trained):
     kinds = [panel.index[kind.to_numpy()] for kind in (refined, young, shut)]
     assert min(map(len, kinds)) >= 10
     rng = np.random.default_rng(0)
-    chosen = [kind[rng.choice(len(kind), min(len(kind), 60), replace=False)] for kind in kinds]
+    chosen = [kind[rng.choice(len(kind), min(len(kind), 20), replace=False)] for kind in kinds]
     some = chosen[0].append(chosen[1]).append(chosen[2]).unique()
     return some[rng.permutation(len(some))]
 
@@ -194,21 +198,173 @@ def test_what_no_stage_spoke_of_is_not_explained_by_zeros(trained, references):
     assert abs(why.gap.iloc[-1]) <= 1e-9
 
 
+# what it costs
+
+
+def test_fast_reasons_compare_with_the_first_references_and_say_so(trained, references, rows):
+    stack, panel = trained
+    fast = EXPLAINER.explain(stack, panel, rows, references, "fast")
+    few = references.iloc[: EXPLAINER.fast_references * WINDOW]
+    same = replace(EXPLAINER, nodes=EXPLAINER.fast_nodes).explain(stack, panel, rows, few)
+    assert (fast.effort, same.effort) == ("fast", "full")
+    np.testing.assert_array_equal(fast.baseline, same.baseline)
+    np.testing.assert_allclose(
+        fast.contributions, same.contributions[list(fast.contributions)], atol=2e-3
+    )
+    assert fast.gap.abs().max() <= 1e-9
+    assert fast.raw_gap.abs().max() <= 1e-3
+    again = replace(EXPLAINER, reasons="fast").explain(stack, panel, rows, references)
+    pd.testing.assert_frame_equal(again.contributions, fast.contributions, check_exact=True)
+
+
+def test_a_background_is_asked_once_and_explains_with_the_same_bits(why, trained, references, rows):
+    stack, panel = trained
+    background = Background.of(stack, references)
+    for _ in range(2):
+        again = EXPLAINER.explain(stack, panel, rows, background)
+        pd.testing.assert_frame_equal(again.contributions, why.contributions, check_exact=True)
+        np.testing.assert_array_equal(again.baseline, why.baseline)
+
+
+def test_a_stage_3_that_learnt_is_explained_as_it_is_now(market, trained, references):
+    stack, panel = trained
+    stack = replace(stack, ensemble=replace(stack.ensemble).restore(stack.ensemble.state()))
+    background = Background.of(stack, references)
+    newest = market.y.groupby(level="asset").tail(30)
+    before = EXPLAINER.explain(stack, panel, panel.index[[-1]], background)
+    stack.ensemble.update(panel, newest)
+    panel = panel.assign(**stack.ensemble.predict(panel))
+    after = EXPLAINER.explain(stack, panel, panel.index[[-1]], background)
+    assert after.baseline.iloc[0] != before.baseline.iloc[0]
+    assert after.gap.abs().max() <= 1e-9
+    assert after.raw_gap.abs().max() <= 1e-3
+
+
+def test_how_close_fast_comes_to_full_is_measured(trained, references, market):
+    stack, panel = trained
+    bare = panel.drop(columns=[*named(panel, "filter", "refiner"), "margin"])
+    said = EXPLAINER.measure(stack, bare, references, WINDOW)
+    assert said == EXPLAINER.measure(stack, bare, Background.of(stack, references), WINDOW)
+    assert said["rows"] == MEASURED
+    assert 0.9 < said["correlation"] < 1
+    assert 0 < said["relative_l1"] < 0.5
+    assert said["top_1"] > 0.6
+    full = replace(EXPLAINER, fast_references=8, fast_nodes=EXPLAINER.nodes)
+    exact = full.measure(stack, bare, references, WINDOW)
+    assert exact["correlation"] > 0.9999
+    assert exact["top_1"] == 1
+
+
+def test_agreement_is_that_of_the_textbook():
+    rng = np.random.default_rng(0)
+    fast, full = rng.normal(size=(2, 9, 4))
+    said = compared(fast, full)
+    assert said["correlation"] == pytest.approx(np.corrcoef(fast.ravel(), full.ravel())[0, 1])
+    assert said["relative_l1"] == pytest.approx(np.abs(fast - full).sum() / np.abs(full).sum())
+    nothing = compared(np.zeros((3, 4)), np.zeros((3, 4)))
+    assert nothing == {"rows": 3.0, "correlation": 1.0, "relative_l1": 0.0, "top_1": 1.0}
+
+
+# when it happened
+
+
+def test_the_parts_of_all_bars_sum_to_the_contributions(why, trained, references, rows):
+    stack, panel = trained
+    every = replace(EXPLAINER, lags=10_000).explain(stack, panel, rows, references)
+    sums = every.lags.groupby([every.lags.index, "feature"], observed=True)["contribution"].sum()
+    for row in (rows[0], rows[len(rows) // 2], rows[-1]):
+        for name, value in why.contributions.loc[row].items():
+            assert sums.get((row, name), 0.0) == pytest.approx(value, abs=1e-9)
+    spoken = panel.loc[rows, "refiner.lstm.z_buy"].notna()
+    last = every.lags["lag"].groupby(every.lags.index).max().loc[rows]
+    np.testing.assert_array_equal(last > 0, spoken)  # only the net looks back
+    assert last.max() == WINDOW - 1
+
+
+def test_only_the_largest_bars_are_told_largest_first(trained, references, rows):
+    stack, panel = trained
+    every, some = (
+        replace(EXPLAINER, lags=k).explain(stack, panel, rows, references).lags for k in (10_000, 6)
+    )
+    assert some.index.unique().equals(rows)
+    assert (some.groupby(some.index).size() <= 6).all()
+    row = rows[3]
+    pd.testing.assert_frame_equal(some.loc[[row]], every.loc[[row]].head(6))
+    assert (some["contribution"].abs().groupby(some.index).diff().dropna() <= 0).all()
+    assert replace(EXPLAINER, lags=0).explain(stack, panel, rows[:2], references).lags is None
+
+
+def test_contexts_and_trees_speak_of_the_row_itself(trained, references, rows):
+    stack, panel = trained
+    lags = EXPLAINER.explain(stack, panel, rows, references).lags
+    contexts = lags["feature"].astype(str).str.startswith("context.")
+    assert contexts.any()
+    assert (lags["lag"][contexts] == 0).all()
+
+
+# by family
+
+
+def test_families_are_the_modules_that_made_the_columns():
+    cfg = composed("train")
+    features = assemble(cfg, "features")
+    found = families(
+        ["return_5", "feature.volatility_20", "rsi_14", "context.regime", "rule.x", "mine"],
+        features,
+    )
+    assert found["return_5"] == "returns"
+    assert found["feature.volatility_20"] == "volatility"
+    assert found["rsi_14"] == "oscillators"
+    assert found["context.regime"] == "context"
+    assert found["rule.x"] == "rules"
+    assert found["mine"] == "given"
+    rule = next(iter(features.rules))
+    assert families([f"rule.{rule}"], features)[f"rule.{rule}"].startswith("rules.")
+
+
+def test_reasons_by_family_add_up_to_the_same(why):
+    kinds = {name: "even" if name in ("x0", "x2", "x4") else "odd" for name in why.contributions}
+    kinds |= {name: "context" for name in kinds if name.startswith("context.")}
+    del kinds["x5"]
+    table = by_family(why, kinds)
+    assert set(table) == {"even", "odd", "context", "x5"}
+    np.testing.assert_allclose(table["even"], why.contributions[["x0", "x2", "x4"]].sum(axis=1))
+    np.testing.assert_allclose(table.sum(axis=1), why.output - why.baseline, atol=1e-9)
+
+
 # what it finds
 
 
-def test_planted_features_rank_first_and_noise_last():
-    """`x0` to `x3` move this market, `x4` to `x7` do not."""
-    stack, panel = fitted(tabular(5, times=500, assets=5, snr=2))
+@pytest.fixture(scope="module")
+def planted():
+    """A market whose last bar tells, and what a stack fitted on it says of its newest rows."""
+    market = tabular(5, times=400, assets=5, snr=2)
+    stack, panel = fitted(market)
     refs = EXPLAINER.choose(stack, panel, WINDOW)
-    newest = panel.groupby(level="asset").tail(60).index
-    pushes = EXPLAINER.explain(stack, panel, newest, refs).contributions
+    newest = panel.groupby(level="asset").tail(40).index
+    return market, panel, EXPLAINER.explain(stack, panel, newest, refs).contributions
+
+
+def test_planted_features_rank_first_and_noise_last(planted):
+    """`x0` to `x3` move this market, `x4` to `x7` do not."""
+    _, panel, pushes = planted
     push = pushes.abs().mean().sort_values(ascending=False)
     assert set(push.index[:2]) == {"x0", "x1"}  # the linear terms
     assert set(push.index[2:4]) == {"x2", "x3"}  # one turns the other
     assert push[["x4", "x5", "x6", "x7"]].sum() / push.sum() < 0.15
     for name, sign in {"x0": 1, "x1": -1}.items():
-        assert sign * np.corrcoef(pushes[name], panel.loc[newest, f"feature.{name}"])[0, 1] > 0.9
+        moved = sign * panel.loc[pushes.index, f"feature.{name}"]
+        assert np.corrcoef(pushes[name], moved)[0, 1] > 0.9
+
+
+def test_reasons_are_the_ones_that_were_planted(planted):
+    """Against the exact Shapley values of the tilt, row by row and column by column."""
+    market, _, told = planted
+    due = market.contributions.loc[told.index].rename(columns=lambda c: c.removeprefix("feature."))
+    told = told.reindex(columns=due.columns, fill_value=0.0)
+    assert np.corrcoef(told.to_numpy().ravel(), due.to_numpy().ravel())[0, 1] > 0.7
+    first = told.abs().to_numpy().argmax(axis=1) == due.abs().to_numpy().argmax(axis=1)
+    assert first.mean() > 0.45  # an eighth by chance
 
 
 # the references
@@ -288,7 +444,17 @@ def test_a_tail_without_an_evaluable_row_is_refused(trained):
     assert len(longer.choose(stack, panel.assign(ready=~newest), WINDOW))
 
 
-@pytest.mark.parametrize("name", ["n_references", "tail", "candidates", "top", "chunk"])
+@pytest.mark.parametrize(
+    "effort", [{"nodes": 3}, {"fast_nodes": 0.3}, {"reasons": "slow"}, {"lags": -1}]
+)
+def test_an_effort_that_cannot_be_is_refused(effort):
+    with pytest.raises(ValueError, match="=|reasons"):
+        Explainer(**effort)
+
+
+@pytest.mark.parametrize(
+    "name", ["n_references", "fast_references", "tail", "candidates", "top", "chunk"]
+)
 def test_a_setting_below_one_is_refused(name):
     with pytest.raises(ValueError, match=f"{name}=0"):
         Explainer(**{name: 0})

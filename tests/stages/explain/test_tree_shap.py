@@ -1,5 +1,6 @@
 """Node arrays say what the libraries say, and their Shapley values are the exact ones."""
 
+from dataclasses import replace
 from itertools import combinations
 from math import factorial
 
@@ -191,6 +192,85 @@ def test_the_sum_over_classes_that_shap_returns_for_a_booster_is_not_ours():
         np.testing.assert_allclose(ours.sum(axis=1), theirs, atol=1e-6)
     else:  # it has been mended upstream
         np.testing.assert_allclose(ours.swapaxes(1, 2), theirs, atol=1e-6)
+
+
+def test_more_references_than_a_word_has_bits_are_each_their_own():
+    trees = Trees.from_lightgbm(boosted().booster_)
+    X, _ = table(150, seed=9)
+    together = tree_shap(trees, X[:3], X[3:])
+    assert together.shape == (3, 147, 3, F)
+    for r in (0, 63, 64, 146):
+        np.testing.assert_array_equal(
+            tree_shap(trees, X[:3], X[3 + r : 4 + r])[:, 0], together[:, r]
+        )
+
+
+def test_what_is_kept_of_one_background_is_not_told_of_another(trained):
+    _, trees, _, _ = trained
+    X, _ = table(30, seed=11)
+    one = tree_shap(trees, X[:4], X[10:14])
+    other = tree_shap(trees, X[:4], X[20:24])
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(tree_shap(trees, X[:4], X[10:14]), one)
+
+
+def test_the_libraries_own_contributions_come_in_two_shapes_and_ours_in_one():
+    # LightGBM: (n, K * (F + 1)) flat; XGBoost: (n, K, F + 1); the last one of each is the bias
+    X, _ = table(5, gaps=0, seed=12)
+    light, extreme = boosted(gaps=0), xgboosted(gaps=0)
+    flat = light.booster_.predict(X, pred_contrib=True)
+    cube = extreme.get_booster().predict(xgboost.DMatrix(X), pred_contribs=True)
+    assert flat.shape == (5, 3 * (F + 1))
+    assert cube.shape == (5, 3, F + 1)
+    for trees in (Trees.from_lightgbm(light.booster_), Trees.from_xgboost(extreme.get_booster())):
+        assert tree_shap(trees, X, X[:2]).shape == (5, 2, 3, F)
+
+
+def test_reasons_along_the_training_paths_are_another_question():
+    """Path-dependent values have another baseline: the two must not meet in one chain."""
+    X, _ = table(60, gaps=0, seed=13)
+    model = boosted(gaps=0)
+    trees = Trees.from_lightgbm(model.booster_)
+    bias = model.booster_.predict(X, pred_contrib=True).reshape(60, 3, F + 1)[0, :, -1]
+    ours = trees.outputs(X[:1]) - tree_shap(trees, X[:1], X[1:]).mean(axis=1).sum(axis=2)
+    np.testing.assert_allclose(ours[0], trees.outputs(X[1:]).mean(axis=0), atol=1e-9)
+    assert np.abs(ours[0] - bias).max() > 1e-3
+
+
+def test_the_base_value_of_xgboost_does_not_enter():
+    # shap#4495: its expected value changes after the first call; ours are differences
+    extreme = xgboosted(gaps=0)
+    X, _ = table(12, gaps=0, seed=14)
+    trees = Trees.from_xgboost(extreme.get_booster())
+    moved = replace(trees, base=trees.base + 5.0)
+    np.testing.assert_array_equal(tree_shap(trees, X[:4], X[4:]), tree_shap(moved, X[:4], X[4:]))
+
+
+def test_a_path_over_too_many_columns_is_refused():
+    wide = 65
+    rng = np.random.default_rng(0)
+    chain = np.arange(wide)
+    left = np.concatenate([np.arange(1, wide + 1), np.full(wide + 1, LEAF)])
+    right = np.concatenate([wide + 1 + chain, np.full(wide + 1, LEAF)])
+    trees = Trees(
+        feature=np.concatenate([chain, np.full(wide + 1, LEAF)]),
+        threshold=np.zeros(2 * wide + 1),
+        left=left,
+        right=right,
+        missing_left=np.zeros(2 * wide + 1, dtype=bool),
+        value=rng.normal(size=(2 * wide + 1, 1)),
+        roots=np.array([0]),
+        target=np.array([0]),
+        base=np.zeros(1),
+    )
+    X = rng.normal(size=(3, wide))
+    with pytest.raises(ValueError, match="65 different columns"):
+        tree_shap(trees, X[:1], X[1:])
+    cut = {n: getattr(trees, n) for n in Trees.__dataclass_fields__ if n != "depth"}
+    cut["feature"] = np.where(cut["feature"] == wide - 1, 0, cut["feature"])  # 64 fit
+    shares = tree_shap(Trees(**cut), X[:1], X[1:])
+    out = Trees(**cut).outputs(X)
+    np.testing.assert_allclose(shares.sum(axis=3), out[:1, None] - out[None, 1:], atol=1e-9)
 
 
 @st.composite
