@@ -77,7 +77,7 @@ class Evaluation:
     table: pd.DataFrame
     predictions: pd.DataFrame
     reliability: pd.DataFrame
-    gate: Mapping[str, float]
+    gate: Mapping[str, float | None]
     part: str
     rivals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     book: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -313,5 +313,5 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None

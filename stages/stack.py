@@ -89,7 +89,7 @@ class Passed:
     matured : DataFrame
         The labels that stage 3 learnt from.
     gate : mapping
-        Threshold and discarded share, on unseen rows.
+        Threshold and discarded share on unseen rows; None where no row was behind a gate.
     roles : Roles
         Which rows did what in each of the fits.
     """
@@ -98,7 +98,7 @@ class Passed:
     unseen: pd.DataFrame
     panel: pd.DataFrame
     matured: pd.DataFrame
-    gate: Mapping[str, float]
+    gate: Mapping[str, float | None]
     roles: Roles
 
 
@@ -163,11 +163,10 @@ def pass_forward(
     scores, fires, weights = _firing(unseen, y, decide)
     trees.set_gate(scores, fires, weights)
     tested = unseen[unseen["gate_set"]]
-    # of a single test block none is behind a gate that blocks before it have set
-    discarded = 1 - tested["filter.gate"].mean() if len(tested) else 0.0
     gate = {
         "threshold": trees.threshold_,
-        "discarded": float(discarded),
+        # of a single test block none is behind a gate that blocks before it have set
+        "discarded": float(1 - tested["filter.gate"].mean()) if len(tested) else None,
         "rows": float(len(tested)),
     }
     roles.record("novelty", DEPLOYED, {"train": y.index})

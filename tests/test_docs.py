@@ -204,4 +204,4 @@ def test_a_notebook_runs_and_stores_no_output(path, tmp_path):
     )
     client.execute()
     shown = json.dumps(notebook)
-    assert "AAPL" in shown
+    assert any(asset in shown for asset in ("AAPL", "A0"))  # signals were shown

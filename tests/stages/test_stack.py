@@ -396,7 +396,7 @@ def test_fewer_blocks_than_stages_are_refused_and_the_cure_cures(market, refiner
         pass_forward(few, *market, PurgedWalkForward(stages - 1, 0.3, 3), Decide())
     assert f"folds.n_folds={stages}" in refused.value.cure
     passed = pass_forward(few, *market, PurgedWalkForward(stages, 0.3, 3), Decide())
-    assert np.isnan(passed.gate["discarded"])  # one block: no gate was set before it
+    assert passed.gate["discarded"] is None  # one block: no gate was set before it
     assert passed.gate["rows"] == 0
     assert (passed.unseen["filter.gate"] == 1).all()
 
