@@ -72,7 +72,7 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
                 certainty=row["certainty"],
                 epistemic=row["epistemic"],
                 aleatoric=row["aleatoric"],
-                strength=None if abstains else row["strength"],
+                strength=None if abstains or pd.isna(row["strength"]) else row["strength"],
                 why_not=row["why_not"],
                 stages={} if abstains else trail,
                 reasons=None
