@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.benchmarks.coverage.run import garch, volatility_before
 from stages.ensemble.quantile import AdaptiveConformal, ConformalPI
 
 TRACKERS = [ConformalPI, AdaptiveConformal]
@@ -213,32 +214,11 @@ def test_aci_needs_a_step():
 # GARCH returns with tails of Student's t, whose volatility trebles half-way
 
 
-def garch(seed, times, assets, shift=3.0, common=0.3):
-    """Returns (T, A), fractions: GARCH(1, 1), t5 shocks of which assets share a part."""
-    rng = np.random.default_rng(seed)
-    shared, own = rng.standard_t(5, (times, 1)), rng.standard_t(5, (times, assets))
-    shock = (np.sqrt(common) * shared + np.sqrt(1 - common) * own) / np.sqrt(5 / 3)
-    returns, variance = np.empty((times, assets)), np.ones(assets)
-    for t in range(times):
-        returns[t] = np.sqrt(variance) * shock[t]
-        variance = 0.02 + 0.08 * returns[t] ** 2 + 0.90 * variance
-    return 0.01 * returns * np.where(np.arange(times) < times // 2, 1, shift)[:, None]
-
-
-def spread_before(returns, decay=0.94):
-    """Exponentially weighted volatility known before each bar."""
-    variance = np.empty_like(returns)
-    variance[0] = 1e-4
-    for t in range(1, len(returns)):
-        variance[t] = decay * variance[t - 1] + (1 - decay) * returns[t - 1] ** 2
-    return np.sqrt(variance)
-
-
 def test_normalise_first_then_track():
     times, results = 2400, {}
     for seed in range(3):
         returns = garch(seed, times, 1)
-        raw, scaled = np.abs(returns)[50:], (np.abs(returns) / spread_before(returns))[50:]
+        raw, scaled = np.abs(returns)[50:], (np.abs(returns) / volatility_before(returns))[50:]
         issued = {}
         for name, scores in (("raw", raw), ("scaled", scaled)):
             fixed = np.where(np.arange(len(scores)) < 500, np.nan, np.quantile(scores[:500], 0.95))
