@@ -16,7 +16,7 @@ from stages.stack import Stack
 if TYPE_CHECKING:
     from pipeline.signal_pipeline import SignalPipeline
 
-LEARNED = ("gate_", "evaluation_")  # plain JSON as they stand
+LEARNED = ("gate_", "fidelity_", "evaluation_")  # plain JSON as they stand
 
 
 def content(pipeline: "SignalPipeline") -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -156,6 +156,6 @@ def _found(
     if ask.lime:
         references = pipeline.references_
         if why.effort != "full":
-            why = pipeline.explainer.explain(stack, panel, rows, references, effort="full")
+            why = pipeline.explainer.explain(stack, panel, rows, pipeline.background, "full")
         second = lime(stack, panel, rows, memory, why, references)
     return changes, leans, past, second

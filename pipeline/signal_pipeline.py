@@ -26,7 +26,8 @@ from stages.base import ConfigError, DataError, Explanation, State, fitted
 from stages.ensemble.conformal import Coverage
 from stages.ensemble.decide import Decide
 from stages.ensemble.skill import SkillTest
-from stages.explain.explainer import Explainer, reference_panel
+from stages.explain.background import Background, reference_panel
+from stages.explain.explainer import Effort, Explainer
 from stages.features.build import FeatureSet, GivenFeatures
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
@@ -94,6 +95,8 @@ class SignalPipeline:
         Skill and coverage so far: first of `unseen_`, then of what `update` learns.
     references_ : DataFrame
         Rows the explanations compare with.
+    fidelity_ : dict of str to float
+        How close fast reasons come to full ones, see `Explainer.measure`.
     roles_ : Roles
         Which rows did what in which fit; of a stored model the table alone.
     learned_until_ : Timestamp
@@ -203,10 +206,20 @@ class SignalPipeline:
         self.roles_.record("references", DEPLOYED, {"reference": chosen})
         references = reference_panel(panel, chosen, self.window)
         self.references_ = references.astype("float32")  # as they are stored
+        self.fidelity_ = self.explainer.measure(self.stack_, known, self.background, self.window)
         self.replay_ = replace(self.replay).add(passed.panel, passed.matured)
         self.learned_until_, self.learned_rows_ = settled(y).max(), newest_rows(y)
         self.evaluation_: dict[str, Any] | None = None  # of another training, if any
         return self
+
+    @property
+    def background(self) -> Background:
+        """What reasons compare with, and what stages 1 and 2 say of it: they are asked once."""
+        references = fitted(self, "references_")
+        made = getattr(self, "_background", None)
+        if made is None or made[0] is not references:
+            made = self._background = references, Background.of(self.stack_, references)
+        return made[1]
 
     def predict(
         self, bars: pd.DataFrame, newest: bool = False, as_of: pd.Timestamp | None = None
@@ -228,7 +241,8 @@ class SignalPipeline:
             SV-F18 when no asset has the history that `warmup` asks for (names each), or when
             all rows that have it lack inputs or the rest of the universe.
         """
-        return self._decided(self._evaluable_panel(bars), newest, as_of)
+        whole = self._evaluable_panel(bars)
+        return self._decided(whole, self._said(whole, newest), newest, as_of)
 
     def signals(
         self,
@@ -239,20 +253,42 @@ class SignalPipeline:
     ) -> Signals:
         """Signals for the newest bar of each asset, or for all bars, each with its reasons."""
         whole = self._evaluable_panel(bars)  # once: the features are the dear part
-        panel = self._decided(whole, newest, as_of)
+        said = self._said(whole, newest)
+        panel = self._decided(whole, said, newest, as_of)
         rows = panel.index[panel["status"] != "abstain"]
-        why = self._explained(whole, rows) if explain and len(rows) else None
+        why = self._explained(said, rows) if explain and len(rows) else None
         return to_signals(self, panel, why)
 
-    def explain(self, bars: pd.DataFrame, rows: pd.Index) -> Explanation:
+    def explain(
+        self, bars: pd.DataFrame, rows: pd.Index, effort: Effort | None = None
+    ) -> Explanation:
         """Contributions of the raw inputs to the margin of buy over sell at `rows`.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, F)
+        rows : MultiIndex of n rows
+        effort : {'fast', 'full'}, optional
+            Default what signals carry.
 
         Raises
         ------
         DataError
             SV-F18 for a row that is not in `bars`, or lacks the history to be evaluated.
         """
-        return self._explained(self.panel(check_panel(bars)), rows)
+        panel = stretch(self.panel(check_panel(bars)), rows, self.window)
+        panel = fitted(self, "stack_").predict(_asked(panel, panel.index.isin(rows)))
+        silent = panel.loc[rows, "margin"].isna().to_numpy()
+        if silent.any():
+            asset, time = rows[int(silent.argmax())]
+            raise DataError(
+                f"{asset} at {time} cannot be evaluated, so there is nothing to explain",
+                code="SV-F18",
+                where=f"{silent.sum()} of {len(rows)} rows",
+                why=f"this model needs {self.warmup} bars of history, and most inputs",
+                cure="explain rows that do not abstain",
+            )
+        return self._explained(panel, rows, effort)
 
     def inquire(
         self,
@@ -282,7 +318,9 @@ class SignalPipeline:
             SV-F18 when there is no such row, or none is evaluable; see `predict`.
         """
         ask, whole = ask or Ask(), self._evaluable_panel(bars)
-        decided = choose_rows(self._decided(whole, time is None, None), asset, time, exact)
+        newest = time is None
+        decided = self._decided(whole, self._said(whole, newest), newest, None)
+        decided = choose_rows(decided, asset, time, exact)
         rows = decided.index[decided["status"] != "abstain"]
         why, windows = None, decided
         if len(rows):
@@ -290,13 +328,7 @@ class SignalPipeline:
             said = windows["why_not"].copy()
             said[rows] = decided.loc[rows, "why_not"]  # a repeat shows among all bars only
             windows = windows.assign(why_not=said)
-            why = self.explainer.explain(
-                self.stack_,
-                windows,
-                rows,  # type: ignore[arg-type]
-                self.references_,
-                ask.effort,
-            )
+            why = self._explained(windows, rows, ask.effort)
         return inquiries(self, windows, to_signals(self, decided, why), why, ask)
 
     def update(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> dict[str, int]:
@@ -418,18 +450,26 @@ class SignalPipeline:
             raise none_evaluable(panel["obstacle"])
         return panel
 
+    def _said(self, panel: pd.DataFrame, newest: bool) -> pd.DataFrame:
+        """What the stages say and what is decided: of all rows, or of the newest of each asset.
+
+        With the newest come the bars of their windows, of which the stages are asked nothing.
+        """
+        if newest:
+            asked = self._tied(panel) + 1
+            panel = panel.groupby(level="asset", sort=False).tail(self.window - 1 + asked)
+            left = panel.groupby(level="asset", sort=False).cumcount(ascending=False)
+            panel = _asked(panel, left.to_numpy() < asked)
+        return self.judged(fitted(self, "stack_").predict(panel))
+
     def _decided(
-        self, panel: pd.DataFrame, newest: bool, as_of: pd.Timestamp | None
+        self, panel: pd.DataFrame, said: pd.DataFrame, newest: bool, as_of: pd.Timestamp | None
     ) -> pd.DataFrame:
-        last = last_rows(panel)
-        expires = expiries(last, self.instruments, self.labels.span, self.step_)
+        """Rows of `said`, where stale or not evaluable as an abstention."""
+        expires = expiries(last_rows(panel), self.instruments, self.labels.span, self.step_)
         why = outdated(panel["obstacle"], expires, as_of)
-        if newest:
-            panel = panel.groupby(level="asset", sort=False).tail(self.window + self._tied(panel))
-        panel = self.judged(fitted(self, "stack_").predict(panel))
-        if newest:
-            panel = last_rows(panel)
-        return abstain(panel, why.loc[panel.index])
+        said = last_rows(said) if newest else said
+        return abstain(said, why.loc[said.index])
 
     def _tied(self, panel: pd.DataFrame) -> int:
         """Most rows of an asset, beside its newest, that the decision on that one looks at."""
@@ -438,19 +478,10 @@ class SignalPipeline:
         within = times >= since.repeat(np.diff(starts))
         return int(np.add.reduceat(np.asarray(within, dtype=int), starts[:-1]).max()) - 1
 
-    def _explained(self, panel: pd.DataFrame, rows: pd.Index) -> Explanation:
-        panel = fitted(self, "stack_").predict(stretch(panel, rows, self.window))
-        silent = panel.loc[rows, "margin"].isna().to_numpy()
-        if silent.any():
-            asset, time = rows[int(silent.argmax())]
-            raise DataError(
-                f"{asset} at {time} cannot be evaluated, so there is nothing to explain",
-                code="SV-F18",
-                where=f"{silent.sum()} of {len(rows)} rows",
-                why=f"this model needs {self.warmup} bars of history, and most inputs",
-                cure="explain rows that do not abstain",
-            )
-        return self.explainer.explain(self.stack_, panel, rows, self.references_)  # type: ignore[arg-type]
+    def _explained(
+        self, panel: pd.DataFrame, rows: pd.Index, effort: Effort | None = None
+    ) -> Explanation:
+        return self.explainer.explain(self.stack_, panel, rows, self.background, effort)  # type: ignore[arg-type]
 
     def _labeler(self, bars: pd.DataFrame, y: pd.DataFrame | None, rows: pd.Index | None) -> Any:
         """Labeler whose barrier width is fitted on bars that every fold trains on."""
@@ -480,8 +511,14 @@ class SignalPipeline:
 
 
 def _beside(panel: pd.DataFrame, columns: pd.DataFrame) -> pd.DataFrame:
-    """`panel` with columns of the same rows; as arrays, for each Series would be aligned again."""
-    return panel.assign(**{str(name): column.array for name, column in columns.items()})
+    """`panel` with columns of the same rows in place of its own of that name."""
+    kept = panel.drop(columns=[name for name in columns if name in panel])
+    return pd.concat([kept, columns.set_axis(panel.index)], axis=1)
+
+
+def _asked(panel: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+    """`panel` where only `rows` (N,) are evaluable: stages cost as many rows as they answer."""
+    return panel.assign(ready=panel["ready"].to_numpy() & rows)
 
 
 def _median_step(bars: pd.DataFrame) -> pd.Timedelta:

@@ -13,8 +13,9 @@ from pipeline.data.calendar import sessions_after
 from pipeline.data.instruments import Instruments
 from pipeline.nearest import nearest
 from stages.base import DataError, Explanation
+from stages.explain.families import by_family, families
 from stages.panel import named
-from stages.signal import SIDE_TEXT, SIDES, Reasons, Signal
+from stages.signal import SIDE_TEXT, SIDES, Lag, Reasons, Signal
 
 if TYPE_CHECKING:
     from pipeline.signal_pipeline import SignalPipeline
@@ -54,7 +55,7 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
     """
     expires = expiries(panel, pipeline.instruments, pipeline.labels.span, pipeline.step_)
     model, replay = pipeline.digest, pipeline.replay_.summary()
-    reference = references_hash(pipeline.references_) if why is not None else ""
+    reasons = {} if why is None else _reasons(pipeline, panel, why)
     trails = _trails(panel)
     out = Signals()
     rows: Sequence[Mapping[str, Any]] = panel.to_dict("records")  # type: ignore[assignment]
@@ -75,9 +76,7 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
                 strength=None if abstains or pd.isna(row["strength"]) else row["strength"],
                 why_not=row["why_not"],
                 stages={} if abstains else trail,
-                reasons=None
-                if abstains or why is None
-                else _reasons(why, (asset, time), row, reference, pipeline.explainer.top),
+                reasons=None if abstains else reasons.get((asset, time)),
                 expires=expires[at],
                 prices=_prices(row),
                 session=_session(row),
@@ -168,21 +167,54 @@ def references_hash(references: pd.DataFrame) -> str:
 
 
 def _reasons(
-    why: Explanation, at: tuple[Any, Any], row: Mapping[str, Any], references: str, top: int
-) -> Reasons:
-    side = 1 if row["margin"] >= 0 else -1
-    pushes = side * why.contributions.loc[at]
-    strongest = pushes[pushes.abs().sort_values(ascending=False, kind="stable").index[:top]]
-    return Reasons(
-        side=side,
-        baseline=float(side * why.baseline[at]),
-        margin=float(side * why.output[at]),
-        contributions={str(n): float(v) for n, v in pushes.items()},
-        by_stage={str(n): float(side * v) for n, v in why.by_stage.loc[at].items()},
-        raw_gap=float(why.raw_gap[at]),
-        references=references,
-        text=tuple(_sentence(str(n), v, row, side) for n, v in strongest.items()),
+    pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
+) -> dict[tuple[Any, Any], Reasons]:
+    """What travels with each explained row, from the point of view of the side that leads."""
+    rows = why.output.index
+    said = panel.loc[rows]
+    kinds = by_family(why, families(why.contributions.columns, pipeline.features_))
+    names, stages = [*map(str, why.contributions)], [*map(str, why.by_stage)]
+    sides = np.where(said["margin"].to_numpy() >= 0, 1, -1)
+    pushes, members, kind, ends = (
+        sides[:, None] * table.to_numpy()
+        for table in (
+            why.contributions,
+            why.by_stage,
+            kinds,
+            pd.concat([why.baseline, why.output], axis=1),
+        )
     )
+    first = np.argsort(-np.abs(pushes), axis=1, kind="stable")[:, : pipeline.explainer.top]
+    records: Sequence[Mapping[str, Any]] = said.to_dict("records")  # type: ignore[assignment]
+    lags = _lags(why, dict(zip(rows, sides, strict=True)))
+    references, raw_gap = references_hash(pipeline.references_), why.raw_gap.to_numpy()
+    return {
+        row: Reasons(
+            side=int(side),
+            baseline=float(ends[i, 0]),
+            margin=float(ends[i, 1]),
+            contributions=dict(zip(names, pushes[i].tolist(), strict=True)),
+            by_stage=dict(zip(stages, members[i].tolist(), strict=True)),
+            raw_gap=float(raw_gap[i]),
+            references=references,
+            text=tuple(_sentence(names[f], pushes[i, f], records[i], int(side)) for f in first[i]),
+            by_family=dict(zip(map(str, kinds), kind[i].tolist(), strict=True)),
+            lags=tuple(lags.get(row, ())),
+            effort=why.effort,
+            fidelity=pipeline.fidelity_,
+        )
+        for i, (row, side) in enumerate(zip(rows, sides, strict=True))
+    }
+
+
+def _lags(why: Explanation, sides: Mapping[Any, int]) -> dict[Any, list[Lag]]:
+    """The largest parts of single bars, by row."""
+    out: dict[Any, list[Lag]] = {}
+    if why.lags is not None:
+        columns = (why.lags[name] for name in ("feature", "lag", "contribution"))
+        for row, name, lag, part in zip(why.lags.index, *columns, strict=True):
+            out.setdefault(row, []).append(Lag(str(name), int(lag), float(sides[row] * part)))
+    return out
 
 
 def _sentence(name: str, push: float, row: Mapping[str, Any], side: int) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.files import json_bytes, replace_atomic, write_atomic
 from stages.base import ConfigError, StoreError
-from stages.signal import SIDE_NUMBER, SIDE_TEXT, Reasons, Signal, WhyNot
+from stages.signal import SIDE_NUMBER, SIDE_TEXT, Lag, Reasons, Signal, WhyNot
 
 SCHEMA_VERSION = "1"  # of schemas/signal-v1.json
 KEY = ("asset", "time", "model", "config")
@@ -248,11 +248,16 @@ def _explanation(why: Reasons) -> Record:
         "raw_gap": float(why.raw_gap),
         "references": why.references,
         "text": list(why.text),
+        "by_family": {name: float(push) for name, push in why.by_family.items()},
+        "lags": [{"feature": p.feature, "lag": p.lag, "push": float(p.push)} for p in why.lags],
+        "effort": why.effort,
+        "fidelity": {name: float(value) for name, value in why.fidelity.items()},
     }
 
 
 def _reasons(why: Mapping[str, Any]) -> Reasons:
-    return Reasons(**{**why, "side": SIDE_NUMBER[why["side"]], "text": tuple(why["text"])})
+    own = {"side": SIDE_NUMBER[why["side"]], "text": tuple(why["text"])}
+    return Reasons(**{**why, **own, "lags": tuple(Lag(**part) for part in why["lags"])})
 
 
 def _json_values(values: Mapping[str, Any]) -> Record:

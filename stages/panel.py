@@ -257,7 +257,8 @@ def last_rows(panel: pd.DataFrame) -> pd.DataFrame:
 
 def named(panel: pd.DataFrame, *families: str) -> list[str]:
     """Columns of the given families (``feature``, ``rule``, ``context`` …), in panel order."""
-    return [c for c in panel.columns if isinstance(c, str) and c.split(".")[0] in families]
+    columns = panel.columns if _is_table(panel) else panel.columns.tolist()  # slow to iterate
+    return [c for c in columns if isinstance(c, str) and c.partition(".")[0] in families]
 
 
 def inputs_of(function: Callable[..., np.ndarray]) -> list[str]:

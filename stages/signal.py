@@ -53,6 +53,24 @@ class WhyNot:
         return cls(text.partition(" ")[0].rstrip(":"), text)
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """The part of one bar in the push of one input.
+
+    Attributes
+    ----------
+    feature : str
+    lag : int >= 0
+        Bars before the signal's own.
+    push : float
+        Log-odds.
+    """
+
+    feature: str
+    lag: int
+    push: float
+
+
 @dataclass(frozen=True)
 class Reasons:
     """The explanation that travels with one signal.
@@ -73,6 +91,15 @@ class Reasons:
         Hash of the reference rows.
     text : tuple of str
         The largest contributions in words.
+    by_family : mapping of str to float
+        The same total by kind of input: trend, volatility, rules …
+    lags : tuple of Lag
+        The largest parts of single bars, largest first.
+    effort : {'fast', 'full'}
+        With how many references and nodes the contributions were found.
+    fidelity : mapping of str to float
+        How close fast reasons of this model come to full ones: ``correlation``, ``relative_l1``,
+        ``top_1`` over ``rows``; empty where it was not measured.
     """
 
     side: int
@@ -83,6 +110,10 @@ class Reasons:
     raw_gap: float
     references: str
     text: tuple[str, ...]
+    by_family: Mapping[str, float] = field(default_factory=dict)
+    lags: tuple[Lag, ...] = ()
+    effort: str = "full"
+    fidelity: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not abs(self.gap) <= CLOSURE:  # NaN too

@@ -25,6 +25,8 @@ class Table:
         Columns assigned since.
     rest : DataFrame
         What other columns are read from when asked for, at the row numbers `at`.
+    places : mapping of str to int
+        Columns of `rest`: an index of texts is slow to ask.
     """
 
     def __init__(
@@ -35,26 +37,29 @@ class Table:
         own: Mapping[str, np.ndarray],
         rest: pd.DataFrame,
         at: np.ndarray,
+        places: Mapping[str, int],
     ) -> None:
         self.index, self.names, self.cells = index, names, cells
-        self.own, self.rest, self.at = own, rest, at
+        self.own, self.rest, self.at, self.places = own, rest, at, places
 
     @classmethod
     def of(cls, panel: pd.DataFrame, families: Sequence[str]) -> Self:
         """A checked `panel`, of which the columns `families` will be asked for most."""
         names = {name: i for i, name in enumerate(families)}
         index, at = cast(pd.MultiIndex, panel.index), np.arange(len(panel))
-        return cls(index, names, panel[list(families)].to_numpy(), {}, panel, at)
+        places = {name: i for i, name in enumerate(panel.columns.tolist())}
+        cells = panel.iloc[:, [places[name] for name in families]].to_numpy()
+        return cls(index, names, cells, {}, panel, at, places)
 
     @property
     def columns(self) -> list[str]:
-        return [*self.rest.columns, *(name for name in self.own if name not in self.rest.columns)]
+        return [*self.places, *(name for name in self.own if name not in self.places)]
 
     def __len__(self) -> int:
         return len(self.at)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.own or name in self.rest.columns
+        return name in self.own or name in self.places
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
@@ -87,14 +92,17 @@ class Table:
         """The rows of these numbers, or of a slice."""
         own = {name: values[rows] for name, values in self.own.items()}
         index = cast(pd.MultiIndex, self.index[rows])
-        return type(self)(index, self.names, self.cells[rows], own, self.rest, self.at[rows])
+        cells, at = self.cells[rows], self.at[rows]
+        return type(self)(index, self.names, cells, own, self.rest, at, self.places)
 
     def assign(self, **columns: Any) -> Self:
         """The table with more columns, or with others in their place."""
         own = dict(self.own)
         for name, values in columns.items():
             own[name] = np.full(len(self), values) if np.isscalar(values) else np.asarray(values)
-        return type(self)(self.index, self.names, self.cells, own, self.rest, self.at)
+        return type(self)(
+            self.index, self.names, self.cells, own, self.rest, self.at, self.places
+        )
 
     def values_of(self, wanted: Sequence[str]) -> np.ndarray:
         """The named columns, shape (N, len(wanted)), in their common type."""
@@ -108,7 +116,7 @@ class Table:
             return self.own[name]
         if name in self.names:
             return self.cells[:, self.names[name]]
-        return self.rest[name].to_numpy()[self.at]
+        return self.rest.iloc[:, self.places[name]].to_numpy()[self.at]
 
 
 class Cells:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base import DataError
+from stages.panel import named
 
 OPEN = float(np.finfo("float64").min)  # a threshold that every score passes, and JSON can hold
 
@@ -66,7 +67,8 @@ def gate_threshold(
 
 
 def _mean(columns: pd.DataFrame, side: str) -> np.ndarray:
-    names = [name for name in columns if re.fullmatch(rf"filter\.\w+\.{side}", str(name))]
+    wanted = re.compile(rf"filter\.\w+\.{side}")
+    names = [name for name in named(columns, "filter") if wanted.fullmatch(name)]
     if not names:
         raise DataError(
             f"no column filter.<member>.{side} to score by",

@@ -41,7 +41,8 @@ def mean_logits(
     """
     out = np.zeros((len(rows), 2))
     size = CHUNK if device == "cpu" else GPU_CHUNK
-    placed = [net.to(device) for net in nets]
+    away = device != "cpu"
+    placed = [net.to(device) for net in nets] if away else nets
     with torch.inference_mode():
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
@@ -51,7 +52,7 @@ def mean_logits(
             for net in placed:
                 logits_B2 = net(x_BLF, static_BS).cpu().numpy()
                 out[start : start + size] += logits_B2[: len(some)]
-    for net in nets:
+    for net in placed if away else ():
         net.cpu()
     return out / len(nets)
 

@@ -39,6 +39,7 @@ def test_what_was_learnt_of_time_is_kept(tiny, copy):
     assert copy.learned_rows_ == tiny.learned_rows_
     assert copy.step_ == tiny.step_ == pd.Timedelta(days=1)
     pd.testing.assert_frame_equal(copy.references_, tiny.references_, check_exact=True)
+    assert copy.fidelity_ == tiny.fidelity_
 
 
 def test_a_pipeline_without_a_refiner_and_one_with_a_fitted_width_are_kept(barrier, tiny_market):

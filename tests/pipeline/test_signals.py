@@ -65,6 +65,35 @@ def test_the_top_reasons_are_the_largest_pushes_in_words(signals):
     assert f"{verb} {side} ({push:+.3f})" in signal.reasons.text[0]
 
 
+def test_reasons_tell_kinds_of_input_single_bars_and_how_close_they_are(signals, tiny, tiny_market):
+    why = tiny.explain(tiny_market.panel, pd.MultiIndex.from_tuples(_rows(signals)))
+    for signal in [s for s in signals if s.reasons]:
+        reasons, row = signal.reasons, (signal.asset, signal.time)
+        total = sum(reasons.contributions.values())
+        assert sum(reasons.by_family.values()) == pytest.approx(total, abs=1e-9)
+        assert set(reasons.by_family) == {"given", "context"}
+        told = why.lags.loc[[row]]
+        assert [(p.feature, p.lag) for p in reasons.lags] == [
+            *zip(told["feature"], told["lag"], strict=True)
+        ]
+        pushes = reasons.side * told["contribution"].to_numpy()
+        np.testing.assert_allclose([p.push for p in reasons.lags], pushes, rtol=1e-12)
+        assert reasons.effort == tiny.explainer.reasons == "fast"
+        assert reasons.fidelity == tiny.fidelity_
+
+
+def test_full_reasons_are_there_on_request(tiny, tiny_market):
+    rows = tiny_market.panel.index[[-1]]
+    fast, full = (tiny.explain(tiny_market.panel, rows, effort) for effort in ("fast", "full"))
+    assert (fast.effort, full.effort) == ("fast", "full")
+    assert fast.output.equals(full.output)
+    assert not fast.contributions.equals(full.contributions)
+
+
+def _rows(signals):
+    return [(s.asset, s.time) for s in signals if s.reasons]
+
+
 def test_the_trail_tells_how_the_view_moved(signals, tiny, tiny_market):
     out = tiny.predict(tiny_market.panel)
     for signal in signals[20:60]:

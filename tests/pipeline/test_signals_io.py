@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from pipeline.signals_io import from_record, read_records, to_record, write_signals
 from stages.base import ConfigError, StoreError
-from stages.signal import Reasons, Signal, WhyNot
+from stages.signal import Lag, Reasons, Signal, WhyNot
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "signal-v1.json").read_text())
 VALID = Draft202012Validator(SCHEMA)
@@ -26,6 +26,10 @@ WHY = Reasons(
     raw_gap=1e-9,
     references="ab12",
     text=("momentum_20 1.2 favours BUY (+0.750)",),
+    by_family={"returns": 0.75, "oscillators": -0.25},
+    lags=(Lag("momentum_20", 0, 0.5), Lag("momentum_20", 3, 0.25)),
+    effort="fast",
+    fidelity={"rows": 32.0, "correlation": 0.97, "relative_l1": 0.25, "top_1": 0.875},
 )
 LOW = WhyNot("certainty", "certainty 0.61 < 0.80", 0.61, 0.8)
 BUY = Signal(
