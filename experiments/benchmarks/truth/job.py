@@ -34,12 +34,15 @@ class Preset:
         Histories behind the calibration error and its bound.
     explained : int
         Newest rows whose reasons are compared with the planted ones.
+    rows : tuple of str
+        Of the table, where none are asked for.
     """
 
     seeds: int
     settings: tuple[str, ...]
     resamples: int
     explained: int
+    rows: tuple[str, ...] = tuple(ROWS)
 
 
 ALWAYS = ("+experiment=planted", "refiner.progress=false", "refiner.accelerator=cpu")
@@ -54,6 +57,14 @@ PRESETS = {
         ),
         100,
         20,
+    ),
+    # enough seeds to tell a share of 5 % from one of 2 %
+    "noise": Preset(
+        200,
+        ("data.market.times=800", "data.market.assets=8"),
+        20,
+        0,
+        ("noise_iid", "noise_garch"),
     ),
 }
 
@@ -96,11 +107,13 @@ def measure(job: Job) -> dict:
     }
     models["pipeline"]["ece_high"] = _number(said.table.loc["pipeline", ("ece", "high")])
     status = rows["status"].value_counts(normalize=True)
+    bets = pipeline.record_.skill_.path_
     return {
         "row": job.row,
         "seed": job.seed,
         "words": job.words,
         "rows": len(rows),
+        "skill": {"e_value": float(bets["e_value"].max()), "proven": bool(bets["proven"].any())},
         "members": [*pipeline.filter.members, *pipeline.refiner.members],
         "models": models,
         "status": {name: float(share) for name, share in status.items()},

@@ -1,6 +1,6 @@
 """All markets of known truth, in one table: ``python -m experiments.benchmarks.truth.run``.
 
-Words: ``preset=small`` (or full), ``jobs=2`` (processes), ``seeds=5``, ``rows=mixed,gated``,
+Words: ``preset=small`` (or full, noise), ``jobs=2`` (processes), ``seeds=5``, ``rows=mixed,gated``,
 ``out=FOLDER`` (a line of JSON a finished job; the same command goes on where it was stopped),
 ``readme=true`` (puts the tables into the README).
 """
@@ -37,7 +37,7 @@ def main(words: list[str]) -> None:
     given = WORDS | _parsed(words)
     preset = PRESETS[given["preset"]]
     preset = replace(preset, seeds=int(given["seeds"] or preset.seeds))
-    rows = given["rows"].split(",") if given["rows"] else list(ROWS)
+    rows = given["rows"].split(",") if given["rows"] else list(preset.rows)
     jobs = [Job(row, seed, preset) for seed in range(1, preset.seeds + 1) for row in rows]
     path = Path(given["out"]) / f"{given['preset']}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

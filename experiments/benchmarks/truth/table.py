@@ -9,6 +9,7 @@ from experiments.benchmarks.truth.job import ROWS
 from stages.markets import NOISE, PLANTED
 
 SKILL = 0.005  # nats between the odds and the base rate below which there is nothing to share
+MANY = 100  # seeds from which on a share of them says something
 COLUMNS = (
     *("market", "accuracy", "Bayes", "of Bayes", "skill ratio", "information ratio"),
     *("ECE", "log-loss less best member's", "Brier less best member's", "fires"),
@@ -31,6 +32,11 @@ class Runs:
 
     def reasons(self, name: str) -> np.ndarray:
         return np.array([record["reasons"][name] for record in self.records])
+
+    @property
+    def proven(self) -> np.ndarray:
+        """1 where the skill test passed at any time."""
+        return np.array([float(r["skill"]["proven"]) for r in self.records if "skill" in r])
 
     @property
     def skill(self) -> bool:
@@ -129,6 +135,10 @@ def _claims(runs: dict[str, Runs]) -> Iterable[list[str]]:
     for name in (name for name in NOISE if name in runs):
         fires = 100 * runs[name].status("fired", "unproven")
         yield _claim(f"`{name}`: fires by the posterior rule", fires, 2, "≤", " %")
+        proven = runs[name].proven
+        if len(proven) >= MANY:
+            text = f"`{name}`: seeds of {len(proven)} whose skill test passed"
+            yield _claim(text, 100 * proven, 5, "≤", " %")
 
 
 def _of_members(run: Runs) -> Iterable[list[str]]:
