@@ -1,13 +1,12 @@
-"""Which labels are new, and old enough, to be learnt from; what was said before they were."""
+"""Which labels are new, and old enough, to be learnt from."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from stages.base import DataError, Stage
-from stages.panel import last_rows, settled
-from stages.signal import ODDS
+from stages.base import DataError
+from stages.panel import last_rows
 
 
 def newest_rows(y: pd.DataFrame) -> dict[str, pd.Timestamp]:
@@ -65,45 +64,3 @@ def newer_rows(
     if len(spoken):
         fresh &= times > spoken.index.get_level_values("time").max()
     return panel.index[fresh]  # type: ignore[return-value]
-
-
-def prequential(
-    ensemble: Stage, panel: pd.DataFrame, y: pd.DataFrame, rows: pd.MultiIndex
-) -> pd.DataFrame:
-    """Let stage 3 learn `y`, and speak of `rows` on its way, each as it stood at the row's time.
-
-    Parameters
-    ----------
-    ensemble : Stage
-        Learns.
-    panel : DataFrame of shape (N, F)
-        With the columns of the stages before.
-    y : DataFrame of shape (n, 3 to 5)
-        Each label is learnt at the time at which it is settled.
-    rows : MultiIndex
-
-    Returns
-    -------
-    DataFrame
-        `p_sell`, `p_hold`, `p_buy` of `rows`, said with no label that was settled later, and
-        `sigma` where the panel has it.
-
-    References
-    ----------
-    Dawid (1984), "Statistical theory: the prequential approach", JRSS A 147.
-    """
-    at = panel.index.get_indexer(rows)
-    times, ends = (pd.DatetimeIndex(t).as_unit("us").asi8 for t in (_times(rows), settled(y)))
-    said = []
-    for moment in np.unique(np.concatenate([times, ends])):
-        due = y[ends == moment]
-        if len(due):
-            ensemble.update(panel, due)
-        here = panel.iloc[at[times == moment]]
-        if len(here):
-            said.append(ensemble.predict(here)[ODDS].join(here.filter(["sigma"])))
-    return pd.concat(said).sort_index() if said else panel.iloc[:0].reindex(columns=ODDS)
-
-
-def _times(rows: pd.MultiIndex) -> pd.Index:
-    return rows.get_level_values("time")

@@ -18,7 +18,6 @@ from pipeline.matured import (
     known,
     newer_rows,
     newest_rows,
-    prequential,
     refuse_open_horizons,
 )
 from pipeline.signals import Signals, choose_rows, expiries, to_signals
@@ -32,6 +31,7 @@ from stages.features.build import FeatureSet, GivenFeatures
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
 from stages.labels import Given
+from stages.online.prequential import prequential
 from stages.online.replay import ReplayBuffer
 from stages.online.track_record import TrackRecord
 from stages.panel import (

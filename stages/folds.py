@@ -26,6 +26,9 @@ class PurgedWalkForward:
         Share of the bars that comes before them and is only ever trained on.
     embargo : int, default=5
         Bars before each test block in which no training label may be open; at least the horizon.
+    update_every : int >= 0, default=5
+        Bars of a test block after which stage 3 learns the labels that have ended, as it does
+        once deployed; 0 leaves it as it was at the start of the block.
 
     Notes
     -----
@@ -40,10 +43,14 @@ class PurgedWalkForward:
     n_folds: int = 4
     first: float = 0.4
     embargo: int = 5
+    update_every: int = 5
 
     def __post_init__(self) -> None:
-        if self.n_folds < 1 or self.embargo < 0 or not 0 < self.first < 1:
-            raise ValueError(f"need n_folds >= 1, first in (0, 1), embargo >= 0, got {self}")
+        counts = self.n_folds >= 1 and self.embargo >= 0 and self.update_every >= 0
+        if not counts or not 0 < self.first < 1:
+            raise ValueError(
+                f"need n_folds >= 1, first in (0, 1), embargo and update_every >= 0, got {self}"
+            )
 
     def edges(self, y: pd.DataFrame) -> pd.DatetimeIndex:
         """First bar of each of the n_folds + 1 blocks of `y`, the training-only one included."""

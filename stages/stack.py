@@ -12,10 +12,11 @@ import pandas as pd
 from stages.base import ConfigError, Stage
 from stages.ensemble.decide import Decide
 from stages.ensemble.novelty import Novelty
-from stages.filter.gate import OPEN, gate_score, gate_threshold
+from stages.filter.gate import OPEN, gate_score
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward, out_of_fold
-from stages.panel import joined, light, named, until
+from stages.online.prequential import prequential
+from stages.panel import joined, light, named, settled, until
 from stages.roles import DEPLOYED, Roles, fold_of, roles_in
 from stages.signal import ODDS
 
@@ -109,7 +110,8 @@ def pass_forward(
 
     Blocks are cut once. Stage 1 is unseen from the second block on, stage 2 learns from those
     rows and is unseen from the third, stage 3 from the fourth; the gate of a block is set on
-    those rows of the blocks before it whose labels had ended.
+    those rows of the blocks before it whose labels had ended. Within its block stage 3 goes on
+    learning as it does once deployed: it speaks of a row, and learns its label when that is over.
 
     Parameters
     ----------
@@ -183,7 +185,11 @@ def _gated_pass(
     decide: Decide,
     roles: Roles,
 ) -> pd.DataFrame:
-    """Stage 3 on unseen rows, with the gate that the blocks before would have set."""
+    """Stage 3 on unseen rows, with the gate that the blocks before would have set.
+
+    No row learns from a label that was open at its time: the label of a test row is learnt after
+    the row was spoken of, so it has no second role.
+    """
     time = y.index.get_level_values("time")
     hears = [name for name, _ in stack]
     parts: list[pd.DataFrame] = []
@@ -199,12 +205,37 @@ def _gated_pass(
         threshold = OPEN
         if len(before):
             scores, fires, weights = _firing(before, y, decide)
-            threshold = gate_threshold(scores, fires, stack.filter.recall, weights)
-        passes = gate_score(rows) >= threshold
-        said = _behind_gate(rows, learner, passes)
+            threshold = stack.filter.gate_threshold(scores, fires, weights)
+        said = _said_on_the_way(learner, panel, _released(y, train, test), rows, threshold, folds)
         novelty = Novelty().fit(panel.loc[known.index]).predict(rows)
         parts.append(said.assign(novelty=novelty, gate_set=len(before) > 0))
     return _gathered(parts, y.index)
+
+
+def _released(y: pd.DataFrame, train: np.ndarray, test: np.ndarray) -> pd.DataFrame:
+    """Labels that end within a test block."""
+    rest = (settled(y) <= y.index.get_level_values("time")[test].max()).to_numpy(copy=True)
+    rest[train] = False
+    return y[rest]
+
+
+def _said_on_the_way(  # noqa: PLR0913  all that a block is made of
+    learner: Stage,
+    panel: pd.DataFrame,
+    y: pd.DataFrame,
+    rows: pd.DataFrame,
+    threshold: float,
+    folds: PurgedWalkForward,
+) -> pd.DataFrame:
+    """What stage 3 says of the rows of a block, learning `y` as its labels end."""
+
+    def say(learner: Stage, some: pd.DataFrame) -> pd.DataFrame:
+        return _behind_gate(some, learner, gate_score(some) >= threshold)
+
+    if not folds.update_every:
+        return say(learner, rows)
+    said = prequential(learner, panel, y, rows.index, say, folds.update_every)  # type: ignore[arg-type]
+    return said.loc[rows.index]
 
 
 def _gathered(parts: list[pd.DataFrame], index: pd.Index) -> pd.DataFrame:

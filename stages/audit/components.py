@@ -25,7 +25,8 @@ SPOKEN = (
     *("margin", "margin_sd", "mu_sell", "mu_buy", "epistemic", "aleatoric", "disagreement"),
     *("novelty", "certainty_sell", "certainty_buy"),
 )
-PROMPT = ("record", "decision")  # of unseen rows: they may know labels up to the row itself
+# of unseen rows: they may know labels up to the row itself
+PROMPT = ("ensemble", "record", "decision")
 LEARNERS = ("ensemble", "replay")  # what an update teaches, apart from the record of new bars
 STAGES = ("filter", "refiner", "ensemble")
 FAMILIES = {"feature": "features", "rule": "rules", "context": "context"}

@@ -35,7 +35,11 @@ def gate_score(columns: pd.DataFrame) -> np.ndarray:
 
 
 def gate_threshold(
-    scores: np.ndarray, fires: np.ndarray, recall: float, weights: np.ndarray | None = None
+    scores: np.ndarray,
+    fires: np.ndarray,
+    recall: float,
+    weights: np.ndarray | None = None,
+    least: float = 0.0,
 ) -> float:
     """Largest threshold that at least `recall` of the firing rows pass, by weight.
 
@@ -47,14 +51,17 @@ def gate_threshold(
     recall : float in (0, 1]
         1 gives `OPEN`: no threshold keeps every signal of rows to come.
     weights : float ndarray of shape (n,), optional
+    least : float in [0, 1), default=0
+        Share of the rows with a score, by weight, that must fail it.
 
     Returns
     -------
     float
-        `OPEN` if no row fires: there is nothing to keep the recall of.
+        `OPEN` if no row fires, as there is nothing to keep the recall of, or if too few fail.
     """
     scores = np.asarray(scores, dtype="float64")
-    counts = np.asarray(fires, dtype=bool) & ~np.isnan(scores)
+    scored = ~np.isnan(scores)
+    counts = np.asarray(fires, dtype=bool) & scored
     if recall == 1 or not counts.any():
         return OPEN
     weights = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype="float64")
@@ -63,7 +70,9 @@ def gate_threshold(
     kept = mass[::-1].cumsum()[::-1]  # weight at or above each value
     # 1e-12: shares like 0.95 * 20 must not lose a row to rounding
     enough = kept >= (recall - 1e-12) * kept[0]
-    return float(values[enough][-1])
+    threshold = float(values[enough][-1])
+    failed = weights[scored & (scores < threshold)].sum()
+    return threshold if failed >= least * weights[scored].sum() else OPEN
 
 
 def _mean(columns: pd.DataFrame, side: str) -> np.ndarray:

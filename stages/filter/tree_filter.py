@@ -40,6 +40,9 @@ class TreeFilter:
         Member ``rules``; left out, with a logged line, if the panel has no rules.
     recall : float in (0, 1], default=0.95
         Share of the final signals that must pass the gate; 1 leaves it open.
+    least_stopped : float in [0, 1), default=0.1
+        Share of the rows that the gate must stop, or it stays open: a score that knows nothing
+        stops ``1 - recall`` of them, at the price of as many signals.
     tail : float in [0, 1), default=0
         Last share of the training bars on which it is judged how many trees boosted classifiers
         grow, before they learn from all bars; 0 grows all their `n_estimators`.
@@ -59,12 +62,15 @@ class TreeFilter:
     members: Mapping[str, Any] = field(default_factory=dict)
     rules: RuleFilter | None = None
     recall: float = 0.95
+    least_stopped: float = 0.1
     tail: float = 0.0
     patience: int = 50
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
             raise ValueError(f"recall must lie in (0, 1], got {self.recall}")
+        if not 0 <= self.least_stopped < 1:
+            raise ValueError(f"least_stopped must lie in [0, 1), got {self.least_stopped}")
         if not 0 <= self.tail < 1 or self.patience < 1:
             raise ValueError(
                 "need tail in [0, 1) and patience of at least 1, "
@@ -161,11 +167,17 @@ class TreeFilter:
 
         Notes
         -----
-        With ``recall=1``, or if no row fires, the gate stays open.
+        With ``recall=1``, if no row fires, or if it would stop too few, the gate stays open.
         """
         fitted(self, "members_")
-        self.threshold_ = gate_threshold(scores, fires, self.recall, weights)
+        self.threshold_ = self.gate_threshold(scores, fires, weights)
         return self
+
+    def gate_threshold(
+        self, scores: np.ndarray, fires: np.ndarray, weights: np.ndarray | None = None
+    ) -> float:
+        """Where `set_gate` would set the threshold, log-odds; `OPEN` where it stays open."""
+        return gate_threshold(scores, fires, self.recall, weights, self.least_stopped)
 
     def gate_score(self, columns: pd.DataFrame) -> np.ndarray:
         """Log-odds of the likelier of sell and buy, members averaged; shape (N,), NaN kept."""

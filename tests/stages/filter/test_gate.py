@@ -57,3 +57,21 @@ def test_full_recall_leaves_the_gate_open_and_unscored_rows_do_not_count():
     scores, fires = np.array([np.nan, 1.0, 2.0]), np.ones(3, dtype=bool)
     assert gate_threshold(scores, fires, 1) == OPEN
     assert gate_threshold(scores, fires, 0.9) == 1
+
+
+@given(rows, st.floats(0.05, 0.99), st.floats(0, 0.9))
+def test_a_gate_that_would_stop_too_few_stays_open(table, recall, least):
+    scores, fires, weights = (np.array(column) for column in zip(*table, strict=True))
+    free = gate_threshold(scores, fires, recall, weights)
+    held = gate_threshold(scores, fires, recall, weights, least)
+    stopped = weights[scores < free].sum() / weights.sum()
+    if abs(stopped - least) > 1e-9:
+        assert held == (free if stopped >= least else OPEN)
+
+
+def test_a_score_that_knows_nothing_leaves_the_gate_open():
+    rng = np.random.default_rng(0)
+    scores, fires = rng.normal(size=4000), rng.random(4000) < 0.5
+    assert gate_threshold(scores, fires, 0.95) > OPEN
+    assert gate_threshold(scores, fires, 0.95, least=0.1) == OPEN
+    assert gate_threshold(scores + 3 * fires, fires, 0.95, least=0.1) > OPEN

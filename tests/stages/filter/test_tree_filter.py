@@ -221,6 +221,7 @@ def test_what_cannot_be_read_is_named(trees, trained, market):
     [
         ({"recall": 0}, r"\(0, 1\], got 0"),
         ({"recall": float("nan")}, "got nan"),
+        ({"least_stopped": 1.0}, r"\[0, 1\), got 1.0"),
         ({"members": {}, "rules": None}, "nothing would score"),
         ({"members": {"rules": LGBMClassifier()}}, "not rules or gate"),
         ({"members": {"a.b": LGBMClassifier()}}, "must match"),
