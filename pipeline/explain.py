@@ -1,4 +1,4 @@
-"""Why one signal: ``python -m pipeline.explain asset=AAPL time=2022-12-28``."""
+"""Why one signal, and what drives the model: ``python -m pipeline.explain asset=AAPL``."""
 
 from typing import TYPE_CHECKING
 
@@ -6,17 +6,25 @@ from pipeline.cli import entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from pandas import Timestamp
 
-    from pipeline.inquiry import Ask
+    from pipeline.data.sources import Source
+    from pipeline.inquiry import Ask, Inquiry
+    from pipeline.overview import Overview
+    from pipeline.signal_pipeline import SignalPipeline
+    from stages.explain.drift import Drift
 
 
 @entry("explain_signal")
 def main(cfg: "DictConfig") -> None:
     """Show why a signal says what it says, what would turn it, and what came of rows like it."""
-    from pipeline.assemble import count, instant, load_model, load_source
+    from pipeline.assemble import count, flag, instant, load_model, load_source
     from pipeline.report import terminal
 
     top, ask = count(cfg, "top", 1), _ask(cfg)
+    if flag(cfg, "global"):
+        _show_model(cfg, top)
+        return
     by_id = cfg.signal is not None
     if by_id:
         _take_id(cfg)
@@ -28,6 +36,8 @@ def main(cfg: "DictConfig") -> None:
         source = load_source(cfg)
         step("explaining")
         found = pipeline.inquire(source.bars, cfg.asset, time, ask, exact=by_id)
+    if cfg.pages:
+        _write_pages(cfg, found, source)
     if cfg.json:
         records = [terminal.record(f.signal, cfg) | {"inquiry": f.record()} for f in found]
         terminal.show_json(records)
@@ -36,12 +46,66 @@ def main(cfg: "DictConfig") -> None:
         terminal.show_inquiry(inquiry, top)
 
 
+def _show_model(cfg: "DictConfig", top: int) -> None:
+    """What drives the model over its newest bars, and whether that has changed."""
+    from pipeline.assemble import instant, load_model, load_source
+    from pipeline.report import overview_page, terminal
+
+    since = instant(cfg, "since")
+    with terminal.steps(quiet=cfg.json) as step:
+        step("loading the model")
+        pipeline = load_model(cfg)
+        step("reading the data")
+        source = load_source(cfg)
+        step("explaining many rows")
+        seen, shift = _looked_at(cfg, pipeline, source, since)
+    if cfg.json:
+        terminal.show_json(seen.record() | {"drift": shift.record() if shift else None})
+        return
+    overview_page.show_overview(seen, top)
+    if shift:
+        overview_page.show_drift(shift, top)
+
+
+def _looked_at(
+    cfg: "DictConfig", pipeline: "SignalPipeline", source: "Source", since: "Timestamp | None"
+) -> "tuple[Overview, Drift | None]":
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from pipeline.overview import drifted, overview, store, windows
+    from pipeline.report import overview_page, terminal
+
+    effort = "fast" if cfg.effort is None else _ask(cfg).effort
+    seen = overview(pipeline, source.bars, effort=effort)
+    shift = None
+    if since is not None:
+        shift = drifted(pipeline, source.bars, *windows(source.bars, since), effort=effort)
+    store(seen, Path(HydraConfig.get().runtime.output_dir))
+    if cfg.pages:
+        page, panel = Path(cfg.pages) / "overview.html", pipeline.panel(source.bars)
+        overview_page.write_overview_page(page, seen, terminal.about(source), panel, shift)
+    return seen, shift
+
+
+def _write_pages(cfg: "DictConfig", found: "list[Inquiry]", source: "Source") -> None:
+    from pathlib import Path
+
+    from pipeline.report import terminal
+    from pipeline.report.signal_page import page_name, write_signal_page
+
+    for inquiry in found:
+        page = Path(cfg.pages) / page_name(inquiry.signal)
+        write_signal_page(page, inquiry, terminal.about(source))
+
+
 def _ask(cfg: "DictConfig") -> "Ask":
     from pipeline.assemble import count, flag
     from pipeline.inquiry import Ask
     from stages.base import ConfigError
 
-    if cfg.effort not in ("fast", "full"):
+    if cfg.effort not in (None, "fast", "full"):
         raise ConfigError(
             f"effort={cfg.effort} is neither fast nor full",
             code="SV-F33",
@@ -52,7 +116,7 @@ def _ask(cfg: "DictConfig") -> "Ask":
         why_not=flag(cfg, "why_not"),
         episodes=count(cfg, "episodes", 0),
         lime=flag(cfg, "lime"),
-        effort=cfg.effort,
+        effort=cfg.effort or "full",
     )
 
 

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+EXPLAINED = 250  # rows behind the importance that every run stores
+
+
 @entry("train")
 def main(cfg: "DictConfig") -> None:
     """Fit on the data, evaluate on what was not seen, store, record, promote."""
@@ -19,6 +22,7 @@ def main(cfg: "DictConfig") -> None:
     from pipeline.assemble import assemble, count, flag, load_source
     from pipeline.evaluation import counted, judge
     from pipeline.lock import lock
+    from pipeline.overview import overview, store
     from pipeline.report import terminal
     from pipeline.tracking import link_artifact
     from pipeline.unseen import unseen_parts
@@ -50,6 +54,8 @@ def main(cfg: "DictConfig") -> None:
             if champion:
                 artifacts.promote(cfg.root, digest)
         link_artifact(folder, model)
+        step("explaining what drives it")
+        store(overview(pipeline, source.bars, most=EXPLAINED, pairs=0), folder)
         trials = {name: said.trial for name, said in judged.items()}
         record(folder, cfg, judged, digest, source.digest, command_line(), trials)
         if cfg.predictions:  # last: a disk that refuses it must not cost the record of the run

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.data.sources import frame
+from pipeline.overview import stored
 from pipeline.report import terminal
 from pipeline.signal_pipeline import SignalPipeline
 from pipeline.signals_io import read_records
@@ -71,6 +72,8 @@ def test_training_stores_records_and_promotes(trained):
     assert {"accuracy", "base_rate", "mcc", "log_loss", "ece", "rank_ic"} <= metrics.keys()
     assert f"root={root}" in (run / "command.txt").read_text()
     assert "times: 300" in (run / "config.yaml").read_text()
+    [importance] = stored(root / "runs").values()
+    assert importance.inputs["share"].sum() == pytest.approx(1)
 
 
 def test_training_prints_base_rate_and_mcc_beside_accuracy(trained):
@@ -271,6 +274,28 @@ def test_every_asset_is_explained_at_its_newest_bar(root):
 def test_an_abstention_is_explained_by_what_it_lacks(root):
     ended = ok(command("explain", *PLANTED, f"root={root}", "asset=A2", "time=2000-01-04"))
     assert re.search(r"A2 2000-01-04 21:00 UTC: abstain \(history: \d+ bars missing\)", ended.out)
+
+
+def test_what_drives_the_model_is_shown_written_and_stored(root, tmp_path):
+    words = [*PLANTED, f"root={root}", "global=true", "since=2000-10-02", f"pages={tmp_path}"]
+    told = ok(command("explain", *words)).out
+    assert "what moves the margin" in told
+    assert "against 2000-10-02 to" in told
+    assert "x0" in (tmp_path / "overview.html").read_text()
+    said = json.loads(ok(command("explain", *words, "json=true")).out)
+    assert said["drift"]["level"] == 0.05
+    runs = stored(root / "runs")
+    assert len(runs) == 2
+    shares = [found.inputs["share"].sort_index() for found in runs.values()]
+    pd.testing.assert_series_equal(*shares)
+
+
+def test_a_signal_has_a_page_of_its_own(root, tmp_path):
+    words = [f"root={root}", "asset=A2", "time=2000-12-28", f"pages={tmp_path}", "episodes=3"]
+    ok(command("explain", *PLANTED, *words))
+    [page] = tmp_path.glob("*.html")
+    assert page.name.startswith("A2")
+    assert "log-odds of" in page.read_text()
 
 
 # update
