@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from numba import njit
 
 from stages.base import DataError, State
 from stages.features.rows import Rows, across_assets, reads
@@ -70,12 +71,18 @@ class FeatureSet:
         self._said: set[str] = set()
 
     @property
-    def warmup(self) -> int:
-        """Bars of an asset before its first complete row, over the columns not left out."""
+    def warmups(self) -> dict[str, int]:
+        """Bars of an asset before the first value of each column, those it reads included."""
         bars: dict[str, int] = {}
-        for name, function in self._functions():
+        for name, function in self.functions():
             above = [bars.get(f"feature.{column}", 0) for column in reads(function).values()]
             bars[name] = warmup(function) + max(above, default=0)
+        return bars
+
+    @property
+    def warmup(self) -> int:
+        """Bars of an asset before its first complete row, over the columns not left out."""
+        bars = self.warmups
         built = getattr(self, "built_", [name for name in bars if name not in self.left_out_])
         return max(bars[name] for name in built)
 
@@ -111,12 +118,19 @@ class FeatureSet:
         DataError
             If the bars lack what `fit` had, feed nothing, or a column comes out infinite.
         """
+        return _joined(bars, self._made(bars, "float32"))
+
+    def values(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """The columns that `build` adds, in the float64 in which they are computed."""
+        return self._made(bars, "float64")
+
+    def _made(self, bars: pd.DataFrame, dtype: str) -> pd.DataFrame:
         rows, _, wanted = self._prepare(bars)
         read = {column for f in wanted.values() for column in reads(f).values()}
         covered = self._covered(rows)
         # whole columns are written: column-major, else this costs several times as much
         kept = [name for name in wanted if name not in self._inner]
-        table = np.empty((len(bars), len(kept)), "float32", order="F")
+        table = np.empty((len(bars), len(kept)), dtype, order="F")
         for name, function in wanted.items():
             family, _, short = name.partition(".")
             if name in self._inner and short not in read:
@@ -126,9 +140,9 @@ class FeatureSet:
                 values = np.where(covered, values, np.nan)
             if family == "feature" and short in read:
                 rows.columns.setdefault(short, values)
-            if name in kept:
-                table[:, kept.index(name)] = _finite(name, values, bars.index)
-        return _joined(bars, pd.DataFrame(table, bars.index, kept, copy=False))
+            if name in kept and _stored(values, table[:, kept.index(name)]):
+                finite(name, values, bars.index, dtype)
+        return pd.DataFrame(table, bars.index, kept, copy=False)
 
     def ready(self, bars: pd.DataFrame) -> np.ndarray:
         """Rows whose every look-back is complete, and whose time stands for the universe: (N,)."""
@@ -150,7 +164,8 @@ class FeatureSet:
         self.built_ = list(state.values["built"])
         return self
 
-    def _functions(self) -> Iterator[tuple[str, Feature]]:
+    def functions(self) -> Iterator[tuple[str, Feature]]:
+        """Every feature, rule and context under the name of its column, in order."""
         for family, functions in (
             ("feature", self.columns),
             ("rule", self.rules),
@@ -160,16 +175,16 @@ class FeatureSet:
                 yield f"{family}.{name}", function
 
     def _reads_market(self) -> bool:
-        return any("market" in reads(function).values() for _, function in self._functions())
+        return any("market" in reads(function).values() for _, function in self.functions())
 
     def _prepare(self, bars: pd.DataFrame) -> tuple[Rows, str, dict[str, Feature]]:
         """The bars as arrays, where their market comes from, and the functions they can feed."""
-        read = {column for _, f in self._functions() for column in reads(f).values()}
+        read = {column for _, f in self.functions() for column in reads(f).values()}
         rows = Rows.of(check_panel(bars), read | {"close"})  # of which a market can be made
         market = self._find_market(rows)
         left_out = self._left_out(rows)
         self._say(left_out, market)
-        wanted = {name: f for name, f in self._functions() if name not in left_out}
+        wanted = {name: f for name, f in self.functions() if name not in left_out}
         if not any(name.startswith("feature.") for name in wanted):
             raise DataError(
                 "the bars feed none of the features",
@@ -205,7 +220,7 @@ class FeatureSet:
         left_out: dict[str, str] = {}
         known = set(rows.columns)
         trained = getattr(self, "built_", None)
-        for name, function in self._functions():
+        for name, function in self.functions():
             missing = [c for c in reads(function).values() if c not in known]
             if missing:
                 left_out[name] = f"the bars have no {', '.join(missing)}"
@@ -224,7 +239,7 @@ class FeatureSet:
                 where=f"{len(gone)} columns: {', '.join(list(gone)[:8])}",
                 cure="bring the columns that the training bars had, or train on these",
             )
-        new = [n for n, _ in self._functions() if n not in trained and n not in left_out]
+        new = [n for n, _ in self.functions() if n not in trained and n not in left_out]
         return left_out | dict.fromkeys(new, "the training bars did not have it")
 
     def _covered(self, rows: Rows) -> np.ndarray:
@@ -286,7 +301,7 @@ class GivenFeatures:
                 cure="features=core builds them from bars",
             )
         for name in given:
-            _finite(name, bars[name].to_numpy(), bars.index)
+            finite(name, bars[name].to_numpy(), bars.index)
         return bars
 
     def ready(self, bars: pd.DataFrame) -> np.ndarray:
@@ -302,10 +317,20 @@ class GivenFeatures:
         return self
 
 
-def _finite(name: str, values: np.ndarray, index: pd.Index) -> np.ndarray:
-    """Cast to float32; an infinity is a fault of the function, not a missing value."""
+@njit(cache=True)
+def _stored(values: np.ndarray, column: np.ndarray) -> int:
+    """Write the values into a column of the table; how many are infinite there."""
+    endless = 0
+    for i in range(len(values)):
+        column[i] = values[i]
+        endless += abs(column[i]) == np.inf
+    return endless
+
+
+def finite(name: str, values: np.ndarray, index: pd.Index, dtype: str = "float32") -> np.ndarray:
+    """Cast; an infinity is a fault of the function, not a missing value."""
     with np.errstate(over="ignore"):  # what does not fit in float32 becomes inf, found below
-        out = values.astype("float32")
+        out = values.astype(dtype)
     endless = np.isinf(out)
     if endless.any():
         row = int(endless.argmax())

@@ -7,31 +7,37 @@ the row itself, NaN until it is full and while it holds a NaN, and no memory bey
 import numpy as np
 from numba import njit
 
-from stages.features.kernels import _checked, ratio, window_mean, window_sd
+from stages.features.kernels import beside, checked, ratio, window_mean, window_sd
 
 
 def window_slope(x: np.ndarray, bars: int) -> np.ndarray:
     """Slope of the line, in units of `x` per bar: shape (T,)."""
-    return _along(_wide(x, bars), window_mean(x, bars), bars) / _spread(bars)
+    return _along_line(x, bars) / _spread(bars)
 
 
 def window_fit(x: np.ndarray, bars: int) -> np.ndarray:
     """Share of the variance that the line explains, in [0, 1]; NaN where `x` stands still."""
-    along = _along(_wide(x, bars), window_mean(x, bars), bars)
-    return ratio(along**2, _spread(bars) * (bars - 1) * window_sd(x, bars) ** 2)
+    return ratio(_along_line(x, bars) ** 2, _spread(bars) * (bars - 1) * window_sd(x, bars) ** 2)
 
 
 def window_residual(x: np.ndarray, bars: int) -> np.ndarray:
     """Height of the newest value above the line, in units of `x`: shape (T,)."""
-    mean = window_mean(x, bars)
-    slope = _along(_wide(x, bars), mean, bars) / _spread(bars)
-    return x - mean - slope * ((bars - 1) / 2)
+    return x - window_mean(x, bars) - window_slope(x, bars) * ((bars - 1) / 2)
 
 
-def _wide(x: np.ndarray, bars: int) -> np.ndarray:
+def window_weighted_mean(x: np.ndarray, bars: int) -> np.ndarray:
+    """Mean with weights 1 for the oldest bar to `bars` for the newest: shape (T,)."""
+    if bars == 1:
+        return checked(x, bars).copy()
+    return window_mean(x, bars) + _along_line(x, bars) / (bars * (bars + 1) / 2)
+
+
+def _along_line(x: np.ndarray, bars: int) -> np.ndarray:
     if bars < 2:
         raise ValueError(f"a line needs 2 bars, got {bars}")
-    return _checked(x, bars)
+    x = checked(x, bars)
+    mean = window_mean(x, bars).reshape(-1)
+    return _along(x.reshape(-1), mean, bars, beside(x)).reshape(x.shape)
 
 
 def _spread(bars: int) -> float:
@@ -40,15 +46,15 @@ def _spread(bars: int) -> float:
 
 
 @njit(cache=True)
-def _along(x: np.ndarray, mean: np.ndarray, bars: int) -> np.ndarray:
+def _along(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Sum over the window of (place - mean place) (x - mean of the window)."""
     out = np.full(len(x), np.nan)
-    rows = len(x) - bars + 1
+    rows = len(x) - (bars - 1) * step
     if rows > 0:
-        last, centre = out[bars - 1 :], mean[bars - 1 :]
+        last, centre = out[(bars - 1) * step :], mean[(bars - 1) * step :]
         last[:] = 0.0
         for k in range(bars):
-            place = k - 0.5 * (bars - 1)
+            place, now = k - 0.5 * (bars - 1), x[k * step :]
             for i in range(rows):
-                last[i] += place * (x[i + k] - centre[i])
+                last[i] += place * (now[i] - centre[i])
     return out

@@ -7,7 +7,7 @@ the row itself, NaN until it is full and while it holds a NaN, and no memory bey
 import numpy as np
 from numba import njit
 
-from stages.features.kernels import _checked
+from stages.features.kernels import beside, checked
 
 
 def window_quantile(x: np.ndarray, bars: int, share: float) -> np.ndarray:
@@ -23,7 +23,10 @@ def window_quantile(x: np.ndarray, bars: int, share: float) -> np.ndarray:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], got {share}")
-    return _quantiles(_checked(x, bars), bars, share * (bars - 1))
+    x = checked(x, bars)
+    # each column on its own: contiguous, as the kernel walks along it
+    columns = [_quantiles(column, bars, share * (bars - 1)) for column in _columns(x)]
+    return np.stack(columns, axis=-1).reshape(x.shape)
 
 
 def window_place_of_max(x: np.ndarray, bars: int) -> np.ndarray:
@@ -31,12 +34,31 @@ def window_place_of_max(x: np.ndarray, bars: int) -> np.ndarray:
 
     Of equal values the oldest counts.
     """
-    return _places(_checked(x, bars), bars)
+    x = checked(x, bars)
+    return _places(x.reshape(-1), bars, beside(x), True).reshape(x.shape)
 
 
 def window_place_of_min(x: np.ndarray, bars: int) -> np.ndarray:
     """Place of the window's smallest value, 1 for its oldest bar to `bars` for the newest."""
-    return _places(-_checked(x, bars), bars)
+    return window_place_of_max(-checked(x, bars), bars)
+
+
+def window_age_of_max(x: np.ndarray, bars: int) -> np.ndarray:
+    """Bars since the window's largest value, 0 for the row itself: shape (T,).
+
+    Of equal values the newest counts, as in TA-Lib.
+    """
+    x = checked(x, bars)
+    return bars - _places(x.reshape(-1), bars, beside(x), False).reshape(x.shape)
+
+
+def window_age_of_min(x: np.ndarray, bars: int) -> np.ndarray:
+    """Bars since the window's smallest value, 0 for the row itself: shape (T,)."""
+    return window_age_of_max(-checked(x, bars), bars)
+
+
+def _columns(x: np.ndarray) -> np.ndarray:
+    return x.reshape(1, -1) if x.ndim == 1 else np.ascontiguousarray(x.T)
 
 
 @njit(cache=True)
@@ -73,19 +95,33 @@ def _quantiles(x: np.ndarray, bars: int, place: float) -> np.ndarray:
 
 
 @njit(cache=True)
-def _places(x: np.ndarray, bars: int) -> np.ndarray:
+def _places(x: np.ndarray, bars: int, step: int, oldest: bool) -> np.ndarray:
+    """Place of the largest of 1, 2, 4 … bars, of two halves each; then of two such spans."""
     out = np.full(len(x), np.nan)
-    rows = len(x) - bars + 1
+    rows = len(x) - (bars - 1) * step
     if rows > 0:
-        last, best = out[bars - 1 :], np.full(rows, -np.inf)
-        last[:] = 1.0
-        for k in range(bars):
-            for i in range(rows):
-                value = x[i + k]
-                # a NaN is taken, and then nothing compares greater: it stays
-                better = value > best[i] or value != value
-                best[i] = value if better else best[i]
-                last[i] = k + 1.0 if better else last[i]
+        best, place, width = x.copy(), np.ones(len(x)), 1
+        while 2 * width <= bars:
+            best, place = _better(best, place, width * step, width, oldest)
+            width *= 2
+        best, place = _better(best, place, (bars - width) * step, bars - width, oldest)
         for i in range(rows):
-            last[i] += best[i] - best[i]  # 0, or NaN
+            out[(bars - 1) * step + i] = place[i] + (best[i] - best[i])  # 0, or NaN
     return out
+
+
+@njit(cache=True)
+def _better(
+    best: np.ndarray, place: np.ndarray, apart: int, bars: int, oldest: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The larger of each number and the one `apart` later, and its place in the span of both."""
+    rows = len(best) - apart
+    value, at = np.empty(rows), np.empty(rows)
+    after, where = best[apart:], place[apart:]
+    for i in range(rows):
+        a, b = best[i], after[i]
+        # a NaN is taken whichever side it stands on
+        later = (b > a or b != b) if oldest else (b >= a or b != b)
+        value[i] = b if later else a
+        at[i] = where[i] + bars if later else place[i]
+    return value, at

@@ -6,7 +6,16 @@ import numpy as np
 import talib
 
 from stages.features.guarded import moving, on_clean_runs
-from stages.features.kernels import ratio, shifted, smoothed, window_mean, window_sd, window_sum
+from stages.features.kernels import (
+    ratio,
+    shifted,
+    smoothed,
+    window_max,
+    window_mean,
+    window_min,
+    window_sd,
+    window_sum,
+)
 from stages.panel import warms_up
 
 
@@ -85,8 +94,9 @@ def williams_r(high: np.ndarray, low: np.ndarray, close: np.ndarray, bars: int =
     ----------
     Williams (1973), "How I Made One Million Dollars Last Year Trading Commodities".
     """
-    indicator = partial(talib.WILLR, timeperiod=bars)
-    return on_clean_runs(indicator, bars - 1, high, low, close) * moving(high, low, bars)
+    top, bottom = window_max(high, bars), window_min(low, bars)
+    known = 0.0 * window_sum(close, bars)  # 0, or NaN: the whole window is there or nothing is
+    return ratio(top - close, (top - bottom) / -100.0) + known
 
 
 @warms_up(lambda bars, **_: bars - 1)

@@ -6,7 +6,7 @@ column: ``{_target_: stages.features.peers.total, _partial_: true, of: idiosyncr
 
 import numpy as np
 
-from stages.features.cross_section import cross_section
+from stages.features.cross_section import cross_section, total_across
 from stages.features.kernels import log_ratio, ratio, shifted, window_mean, window_sd, window_sum
 from stages.panel import warms_up
 
@@ -74,7 +74,7 @@ def size(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
     money = np.log(traded, out=np.full(traded.shape, np.nan), where=traded > 0)
     known = np.isfinite(money)
     count = known.sum(axis=1, keepdims=True)
-    mean = np.where(known, money, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    mean = total_across(np.where(known, money, 0.0)) / np.maximum(count, 1)
     return np.where(count > 1, money - mean, np.nan)
 
 

@@ -1,7 +1,7 @@
 """Columns of a panel as arrays: run along each asset's bars, or across the assets of each time."""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,39 @@ def reads(function: Any) -> dict[str, str]:
     """
     declared = function.func if isinstance(function, partial) else function
     bound = function.keywords if isinstance(function, partial) else {}
-    return {name: bound.get(name, name) for name in inputs_of(declared)}
+    return {name: bound.get(name, name) for name in _inputs(declared)}
+
+
+@lru_cache(maxsize=4096)  # a signature takes longer to read than many features to compute
+def _inputs(function: Any) -> tuple[str, ...]:
+    return tuple(inputs_of(function))
+
+
+def bound(function: Any) -> Any:
+    """The function with its settings, but without the names of columns that a partial binds."""
+    if not isinstance(function, partial):
+        return function
+    taken = reads(function)
+    settings = {k: v for k, v in function.keywords.items() if k not in taken}
+    return partial(function.func, *function.args, **settings)
 
 
 def across_assets(function: Any) -> bool:
     """Whether a function, or its partial, was marked with `cross_section`."""
     return getattr(getattr(function, "func", function), "across_assets", False)
+
+
+def sector_numbers(sector: pd.Series) -> np.ndarray:
+    """A number for each name of a sector, NaN for none: float64 of shape (N,)."""
+    codes = pd.factorize(sector)[0].astype("float64")
+    return np.where(codes < 0, np.nan, codes)
+
+
+def session_days(panel: pd.DataFrame) -> np.ndarray:
+    """Days since 1970-01-01 of each bar's exchange date, or of its UTC time: float64 (N,)."""
+    dates = panel["session"] if "session" in panel else panel.index.get_level_values("time")
+    days = pd.DatetimeIndex(dates).tz_localize(None).to_numpy().astype("datetime64[D]")
+    return np.where(np.isnat(days), np.nan, days.astype("int64"))
 
 
 @dataclass
@@ -46,26 +73,27 @@ class Rows:
 
     @classmethod
     def of(cls, panel: pd.DataFrame, names: set[str]) -> "Rows":
-        """Copy the columns `names` that the panel has."""
+        """Copy the columns `names` that the panel has; number sectors and days of sessions."""
         columns = {
-            str(name): panel[name].to_numpy(dtype="float64", copy=True)
+            str(name): sector_numbers(panel[name])
+            if name == "sector"
+            else panel[name].to_numpy(dtype="float64", copy=True)
             for name in panel.columns
             if name in names
         }
+        if "session_day" in names and "session_day" not in columns:
+            columns["session_day"] = session_days(panel)
         return cls(panel.index, asset_starts(panel), columns)
 
     def run(self, function: Any) -> np.ndarray:
         """Values of a feature, context or rule for every row: float64 of shape (N,)."""
-        taken = reads(function)
-        inputs = [self.columns[column] for column in taken.values()]
-        if isinstance(function, partial):
-            settings = {k: v for k, v in function.keywords.items() if k not in taken}
-            function = partial(function.func, *function.args, **settings)
+        inputs = [self.columns[column] for column in reads(function).values()]
+        run = bound(function)
         if across_assets(function):
-            return self._across(function, inputs)
+            return self._across(run, inputs)
         out = np.empty(len(self.index))
         for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True):
-            out[start:stop] = function(*(values[start:stop] for values in inputs))
+            out[start:stop] = run(*(values[start:stop] for values in inputs))
         return out
 
     def equal_weight(self) -> np.ndarray:

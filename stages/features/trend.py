@@ -25,8 +25,8 @@ def distance_to_average(close: np.ndarray, bars: int = 20) -> np.ndarray:
 @warms_up(lambda slow, **_: SPANS * slow - 1)
 def average_cross(close: np.ndarray, fast: int = 10, slow: int = 50) -> np.ndarray:
     """Log of the fast over the slow exponential average, spans in bars: shape (T,)."""
-    _ordered(fast, slow)
-    return log_ratio(_exponential(close, fast), _exponential(close, slow))
+    ordered(fast, slow)
+    return log_ratio(exponential(close, fast), exponential(close, slow))
 
 
 @warms_up(lambda slow, **_: SPANS * slow - 1)
@@ -43,7 +43,7 @@ def macd_line(close: np.ndarray, fast: int = 12, slow: int = 26) -> np.ndarray:
 @warms_up(lambda slow, signal, **_: SPANS * (slow + signal) - 2)
 def macd_signal(close: np.ndarray, fast: int = 12, slow: int = 26, signal: int = 9) -> np.ndarray:
     """Exponential average of the MACD over `signal` bars, over the close, fraction: (T,)."""
-    return ratio(_exponential(_macd(close, fast, slow), signal), close)
+    return ratio(exponential(_macd(close, fast, slow), signal), close)
 
 
 @warms_up(lambda slow, signal, **_: SPANS * (slow + signal) - 2)
@@ -52,7 +52,7 @@ def macd_histogram(
 ) -> np.ndarray:
     """MACD less its signal line, over the close, fraction: shape (T,)."""
     line = _macd(close, fast, slow)
-    return ratio(line - _exponential(line, signal), close)
+    return ratio(line - exponential(line, signal), close)
 
 
 @warms_up(lambda bars, memory, **_: bars + memory - 1)
@@ -75,7 +75,7 @@ def distance_to_adaptive_average(
     ----------
     Kaufman (1995), "Smarter Trading", ch. 7.
     """
-    _ordered(fast, slow)
+    ordered(fast, slow)
     net = np.abs(close - shifted(close, bars))
     path = window_sum(np.abs(close - shifted(close, 1)), bars)
     # a price that stands still has no efficiency and needs none: every average of it is the price
@@ -138,14 +138,16 @@ def _directional(
 
 
 def _macd(close: np.ndarray, fast: int, slow: int) -> np.ndarray:
-    _ordered(fast, slow)
-    return _exponential(close, fast) - _exponential(close, slow)
+    ordered(fast, slow)
+    return exponential(close, fast) - exponential(close, slow)
 
 
-def _exponential(x: np.ndarray, span: int) -> np.ndarray:
+def exponential(x: np.ndarray, span: int) -> np.ndarray:
+    """Exponential average of span `span` over its last ``SPANS * span`` bars: shape (T,)."""
     return smoothed(x, 2 / (span + 1), SPANS * span)
 
 
-def _ordered(fast: int, slow: int) -> None:
+def ordered(fast: int, slow: int) -> None:
+    """Refuse two spans of which the first is not the shorter."""
     if not 0 < fast < slow:
         raise ValueError(f"need 0 < fast < slow, got fast={fast}, slow={slow}")

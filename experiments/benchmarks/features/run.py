@@ -1,0 +1,249 @@
+"""How fast are features, and in a stream? ``python -m experiments.benchmarks.features.run``.
+
+Words: ``assets=100 times=2520`` the panel, ``streamed=1000`` assets of the stream, ``replay=20000``
+bars that are compared with the table one by one, ``pairs=3`` how often reference and Sieve run in
+turn, ``only=plain,library,stream,memory`` some of the rows, ``qlib=true`` Alpha158 against Qlib,
+which is installed into an environment of its own in ``venv=PATH`` if it is not there.
+"""
+
+import os
+import sys
+
+from pipeline.cli import THREADS
+
+for name in THREADS:  # before numpy, numba and pandas are imported and count the cores
+    os.environ.setdefault(name, "1")
+
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+import venv  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from experiments.benchmarks.features import drawn, library, plain  # noqa: E402
+from stages.features.rows import Rows  # noqa: E402
+from stages.features.stream import FeatureStream  # noqa: E402
+
+HERE = Path(__file__).parent
+SETTINGS = {
+    "assets": "100",
+    "times": "2520",
+    "streamed": "1000",
+    "replay": "20000",
+    "pairs": "3",
+    "only": "plain,library,stream,memory",
+    "qlib": "false",
+    "venv": str(Path(tempfile.gettempdir()) / "sieve-benchmark-qlib"),
+}
+
+
+def paired(reference, ours, pairs):
+    """Median processor seconds of both, run in turn, and the median ratio."""
+    seconds = []
+    for _ in range(pairs):
+        both = []
+        for work in (reference, ours):
+            start = time.process_time()
+            work()
+            both.append(time.process_time() - start)
+        seconds.append(both)
+    theirs, own = (statistics.median(column) for column in zip(*seconds, strict=True))
+    return theirs, own, statistics.median(a / b for a, b in seconds)
+
+
+def row(work, reference, ours, ratio, goal):
+    print(f"| {work} | {reference} | {ours} | {ratio} | {goal} |", flush=True)
+
+
+def against_plain(bars, pairs):
+    whole = drawn.feature_set("default")
+    rows = Rows.of(bars, {"close"})
+    market = pd.Series(rows.equal_weight(), bars.index)
+    given = bars.assign(market=market)
+    expected = plain.Plain(given, market).columns()
+    part = drawn.only(whole, list(expected))
+    made = part.values(given)
+    far = [
+        name
+        for name, values in expected.items()
+        if not np.allclose(made[f"feature.{name}"], values, rtol=1e-6, atol=1e-6, equal_nan=True)
+    ]
+    reference = lambda: plain.Plain(given, market).columns()  # noqa: E731
+    theirs, own, ratio = paired(reference, lambda: part.build(given), pairs)
+    what = f"{len(expected)} columns of features=default, {len(expected) - len(far)} equal"
+    row(what, f"pandas {theirs:.2f} s", f"{own:.2f} s", f"{ratio:.1f} x", ">= 20 x")
+    start = time.process_time()
+    columns = whole.build(bars).shape[1] - bars.shape[1]
+    row(
+        f"all {columns} columns of features=default",
+        "",
+        f"{time.process_time() - start:.2f} s",
+        "",
+        "",
+    )
+    if far:
+        print(f"more than 1e-6 from pandas: {', '.join(far)}")
+
+
+def against_library(bars, pairs):
+    features = library.features()
+    features.build(bars)
+    theirs, own, ratio = paired(lambda: library.bare(bars), lambda: features.build(bars), pairs)
+    what = f"{len(features.columns)} columns of TA-Lib"
+    row(what, f"bare loop {theirs:.2f} s", f"{own:.2f} s", f"{1 / ratio - 1:+.0%}", "<= +25 %")
+
+
+def streamed(assets, replay):
+    times = 300
+    bars = drawn.bars(assets, times)
+    features = drawn.feature_set("default").fit(bars)
+    by_time = [now for _, now in bars.groupby("time", sort=True)]
+    stream = FeatureStream(features)
+    stream.push(bars[bars.index.get_level_values("time") < by_time[-20].index[0][1]])
+    many = _latencies(stream, by_time[-20:])
+    rate = assets / statistics.median(many)
+    row(
+        f"one bar of {assets} assets, features=default",
+        "",
+        f"{rate:,.0f} symbols/s",
+        "",
+        ">= 10,000",
+    )
+    single = bars.loc[["A0000"]]
+    one = FeatureStream(drawn.feature_set("default").fit(bars))
+    one.push(single.iloc[:200])
+    latencies = _latencies(one, [single.iloc[[t]] for t in range(200, times)])
+    middle, late = 1e3 * np.quantile(latencies, [0.5, 0.95])
+    row("one bar of one asset", "", f"median {middle:.2f} ms, p95 {late:.2f} ms", "", "p95 <= 2 ms")
+    wide = min(assets, 200)
+    long = drawn.bars(wide, max(replay // wide, 2), seed=1)
+    rng = np.random.default_rng(2)  # gaps, late listings, assets that stop
+    place = long.groupby("asset").cumcount().to_numpy() / (replay / wide)
+    first = np.repeat(rng.uniform(-0.5, 0.3, wide), len(long) // wide)
+    last = np.repeat(rng.uniform(0.8, 1.5, wide), len(long) // wide)
+    long = long[(place >= first) & (place <= last) & (rng.random(len(long)) > 0.01)]
+    features = drawn.feature_set("default").fit(long)
+    stream = FeatureStream(features)
+    start = time.process_time()
+    made = stream.push(long)
+    seconds = time.process_time() - start
+    whole = features.values(long)[stream.names]
+    same = (made == whole) | (made.isna() & whole.isna())
+    what = f"{len(long):,} bars replayed, gaps and late listings, {wide} assets"
+    other = f"{int((~same).to_numpy().sum())} of {made.size:,} values differ from the table"
+    row(what, "", f"{len(long) / seconds:,.0f} symbols/s", other, "1e-12 relative")
+
+
+def _latencies(stream, tables):
+    found = []
+    for now in tables:
+        assets = now.index.get_level_values("asset").tolist()
+        instant = now.index.get_level_values("time")[0]
+        columns = {name: now[name].to_numpy() for name in stream.inputs if name in now}
+        columns |= {
+            name: np.full(len(now), instant.value // 86_400_000_000_000)
+            for name in stream.inputs
+            if name == "session_day"
+        }
+        start = time.process_time()
+        stream.take(instant, assets, columns)
+        found.append(time.process_time() - start)
+    return found
+
+
+def memory(assets, times):
+    words = [f"assets={assets}", f"times={times}", "only=peak"]
+    command = [sys.executable, "-m", "experiments.benchmarks.features.run", *words]
+    peak, matrix = map(float, subprocess.check_output(command, text=True).split())
+    what = f"memory of features=alpha158, {assets} x {times}"
+    row(
+        what,
+        f"matrix {matrix:.0f} MB",
+        f"peak +{peak:.0f} MB",
+        f"{peak / matrix:.2f} x",
+        "<= 1.5 x",
+    )
+
+
+def peak(assets, times):
+    """Print what the process grew by while Alpha158 was built, at its peak, and the matrix, MB."""
+    features = drawn.feature_set("alpha158")
+    features.build(drawn.bars(3, 300))
+    bars = drawn.bars(assets, times)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = _status("VmRSS")
+    made = features.build(bars)
+    columns = made.shape[1] - bars.shape[1]
+    print(_status("VmHWM") - before, len(bars) * columns * 4 / 2**20)
+
+
+def _status(name):
+    """A figure of Linux about this process, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
+def against_qlib(bars, place):
+    python = Path(place) / "bin" / "python"
+    if not python.exists():
+        venv.create(place, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "pyqlib==0.9.7"], check=True)
+    features = drawn.feature_set("alpha158")
+    bars = bars.astype("float32").astype("float64")  # Qlib stores bars so
+    features.build(bars.iloc[:1000])
+    with tempfile.TemporaryDirectory() as folder:
+        bars.tz_localize(None, level="time").reset_index().to_parquet(f"{folder}/bars.parquet")
+        job = [python, HERE / "qlib_job.py", folder, "2"]
+        subprocess.run(job, check=True, env=os.environ | {"MLFLOW_ALLOW_FILE_STORE": "true"})
+        theirs = float(Path(folder, "seconds.txt").read_text())
+        table = pd.read_parquet(f"{folder}/alpha158.parquet")
+    start = time.perf_counter()
+    made = features.build(bars)
+    own = time.perf_counter() - start
+    names = table.columns[2:].tolist()
+    table = table.set_axis(["asset", "time", *names], axis=1).sort_values(["asset", "time"])
+    late = bars.groupby("asset").cumcount().to_numpy() >= 60  # Qlib fills windows that are not full
+    far = {}
+    for name in names:
+        ours, qlib = made[f"feature.{name}"].to_numpy()[late], table[name].to_numpy()[late]
+        known = np.isfinite(ours) & np.isfinite(qlib)
+        gap = np.abs(ours - qlib)[known] > 1e-5 + 1e-4 * np.abs(qlib[known])
+        if gap.any() or known.mean() < 0.99:
+            far[name] = f"{gap.mean():.2%} of {known.mean():.1%}"
+    what = f"Alpha158, {len(names) - len(far)} of {len(names)} columns equal"
+    row(what, f"Qlib, 2 workers {theirs:.1f} s", f"{own:.2f} s", f"{theirs / own:.1f} x", ">= 20 x")
+    for name, gap in far.items():
+        print(f"{name}: {gap} known values differ")
+
+
+def main(words):
+    settings = SETTINGS | dict(word.split("=", 1) for word in words)
+    if set(settings) != set(SETTINGS):
+        raise SystemExit(f"the words are {', '.join(SETTINGS)}; got {words}")
+    assets, times, pairs = (int(settings[name]) for name in ("assets", "times", "pairs"))
+    wanted = settings["only"].split(",")
+    if wanted == ["peak"]:
+        peak(assets, times)
+        return
+    bars = drawn.bars(assets, times)
+    print(f"{assets} assets x {times} days, {pairs} paired runs, processor time of one core\n")
+    print("| work | reference | Sieve | ratio | goal |")
+    print("|---|---|---|---|---|")
+    if "plain" in wanted:
+        against_plain(bars, pairs)
+    if "library" in wanted:
+        against_library(bars, pairs)
+    if "stream" in wanted:
+        streamed(int(settings["streamed"]), int(settings["replay"]))
+    if "memory" in wanted:
+        memory(assets, times)
+    if settings["qlib"] == "true":
+        against_qlib(bars, settings["venv"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,229 @@
+"""The inner loops of `stages.features.kernels`: compiled, over flat arrays.
+
+Kernels take flat arrays, in which the bar before stands `step` numbers earlier. In each the
+window is the outer loop and the rows the inner one, over slices that begin at the same place:
+the compiler turns the inner loop into vector instructions without changing the order of any
+single row's sum. Two or four bars a pass spare writes.
+"""
+
+import numpy as np
+from numba import njit
+
+FLAT = 1e-12  # a spread below this share of the level is rounding: the window stands still
+
+
+@njit(cache=True, error_model="numpy")
+def quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """X / y, NaN where y is 0."""
+    out = np.empty(len(top))
+    for i in range(len(top)):
+        out[i] = top[i] / bottom[i] if bottom[i] != 0.0 else np.nan
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def positive_quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """X / y, NaN unless both are above 0."""
+    out = np.empty(len(top))
+    for i in range(len(top)):
+        # a NaN fails both comparisons
+        known = (top[i] > 0.0) & (bottom[i] > 0.0)
+        out[i] = top[i] / bottom[i] if known else np.nan
+    return out
+
+
+@njit(cache=True)
+def sums(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Sum of each window."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        last = out[(bars - 1) * step :]
+        last[:] = 0.0
+        fours = bars - bars % 4
+        for k in range(0, fours, 4):
+            a, b, c, d = (
+                x[k * step :],
+                x[(k + 1) * step :],
+                x[(k + 2) * step :],
+                x[(k + 3) * step :],
+            )
+            for i in range(rows):
+                last[i] = last[i] + a[i] + b[i] + c[i] + d[i]
+        for k in range(fours, bars):
+            a = x[k * step :]
+            for i in range(rows):
+                last[i] += a[i]
+    return out
+
+
+@njit(cache=True)
+def deviations(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Standard deviation of each window, 0 where it stands still within rounding."""
+    mean = sums(x, bars, step) / bars
+    out = squares(x, mean, bars, step)
+    for i in range((bars - 1) * step, len(x)):
+        sd = np.sqrt(out[i] / bars * (bars / (bars - 1)))
+        out[i] = 0.0 if sd <= FLAT * abs(mean[i]) else sd
+    return out
+
+
+@njit(cache=True)
+def squares(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Sum of the squared distances from the mean of the row."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        last, centre = out[(bars - 1) * step :], mean[(bars - 1) * step :]
+        last[:] = 0.0
+        pairs = bars - bars % 2
+        for k in range(0, pairs, 2):
+            a, b = x[k * step :], x[(k + 1) * step :]
+            for i in range(rows):
+                first, second = a[i] - centre[i], b[i] - centre[i]
+                last[i] = last[i] + first * first + second * second
+        for k in range(pairs, bars):
+            a = x[k * step :]
+            for i in range(rows):
+                last[i] += (a[i] - centre[i]) * (a[i] - centre[i])
+    return out
+
+
+@njit(cache=True)
+def moments(x: np.ndarray, mean: np.ndarray, bars: int, power: int, step: int) -> np.ndarray:
+    """Sum of the distances from the mean of the row to a power: absolute for 1."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        last, centre = out[(bars - 1) * step :], mean[(bars - 1) * step :]
+        last[:] = 0.0
+        for k in range(bars):
+            now = x[k * step :]
+            if power == 1:
+                for i in range(rows):
+                    last[i] += abs(now[i] - centre[i])
+            elif power == 3:
+                for i in range(rows):
+                    gap = now[i] - centre[i]
+                    last[i] += gap * gap * gap
+            else:
+                for i in range(rows):
+                    square = (now[i] - centre[i]) * (now[i] - centre[i])
+                    last[i] += square * square
+    return out
+
+
+@njit(cache=True)
+def comoments(
+    x: np.ndarray, mean_x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, bars: int, step: int
+) -> np.ndarray:
+    """Sum of the products of the distances from both means of the row."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        first = (bars - 1) * step
+        last, centre_x, centre_y = out[first:], mean_x[first:], mean_y[first:]
+        last[:] = 0.0
+        for k in range(bars):
+            a, b = x[k * step :], y[k * step :]
+            for i in range(rows):
+                last[i] += (a[i] - centre_x[i]) * (b[i] - centre_y[i])
+    return out
+
+
+@njit(cache=True)
+def maxima(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Largest of 1, 2, 4 … bars, each of two halves; then of two such spans that overlap."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        best, width = x.copy(), 1
+        while 2 * width <= bars:
+            held = best
+            best = _larger(held, width * step)
+            width *= 2
+        out[(bars - 1) * step :] = _larger(best, (bars - width) * step)[:rows]
+    return out
+
+
+@njit(cache=True)
+def _larger(x: np.ndarray, apart: int) -> np.ndarray:
+    """The larger of each number and the one `apart` later, NaN if either is."""
+    rows = len(x) - apart
+    out, later = np.empty(rows), x[apart:]
+    for i in range(rows):
+        a, b = x[i], later[i]
+        out[i] = b if b > a or b != b else a
+    return out
+
+
+@njit(cache=True)
+def shares(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Share of the window below the newest value, ties half."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        last, own = out[(bars - 1) * step :], x[(bars - 1) * step :]
+        last[:] = 0.0
+        for k in range(bars):
+            now = x[k * step :]
+            for i in range(rows):
+                value = now[i]
+                below = 0.5 * (value < own[i]) + 0.5 * (value <= own[i])
+                last[i] += below + (value - value)  # 0, or NaN
+        for i in range(rows):
+            last[i] = last[i] / bars + (own[i] - own[i])
+    return out
+
+
+@njit(cache=True)
+def smooth(x: np.ndarray, speed: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Exponential average of each window, each bar with its own speed."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        mean, weight = np.zeros(rows), np.zeros(rows)
+        for k in range(bars):
+            now, own = x[k * step :], speed[k * step :]
+            for i in range(rows):
+                mean[i] += own[i] * (now[i] - mean[i])
+                weight[i] += own[i] * (1.0 - weight[i])
+        last = out[(bars - 1) * step :]
+        for i in range(rows):
+            if weight[i] != 0.0:
+                last[i] = mean[i] / weight[i]
+    return out
+
+
+@njit(cache=True)
+def smooth_evenly(x: np.ndarray, speed: float, bars: int, step: int) -> np.ndarray:
+    """`smooth` at one speed: every row then has the same weights, which sum to the same."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        last, weight = out[(bars - 1) * step :], 0.0
+        last[:] = 0.0
+        for _ in range(bars):
+            weight += speed * (1.0 - weight)
+        fours = bars - bars % 4
+        for k in range(0, fours, 4):
+            a, b, c, d = (
+                x[k * step :],
+                x[(k + 1) * step :],
+                x[(k + 2) * step :],
+                x[(k + 3) * step :],
+            )
+            for i in range(rows):
+                mean = last[i]
+                mean += speed * (a[i] - mean)
+                mean += speed * (b[i] - mean)
+                mean += speed * (c[i] - mean)
+                mean += speed * (d[i] - mean)
+                last[i] = mean
+        for k in range(fours, bars):
+            a = x[k * step :]
+            for i in range(rows):
+                last[i] += speed * (a[i] - last[i])
+        for i in range(rows):
+            last[i] = last[i] / weight if weight != 0.0 else np.nan
+    return out
