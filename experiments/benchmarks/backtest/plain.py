@@ -78,7 +78,7 @@ def capped(claims, groups):
     return weights
 
 
-def simulate(prices, trip=0.0004, capital=1e6, warmup=209):
+def simulate(prices, trip=0.0004, capital=1e6, warmup=209):  # noqa: C901, PLR0912  one plain loop
     """Equity by day, and the number of fills."""
     known = indicators(prices)
     close, opened = prices["close"], prices["open"]
