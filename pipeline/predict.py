@@ -7,6 +7,8 @@ from pipeline.cli import entry
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pipeline.signals import Signals
+
 
 @entry("predict")
 def main(cfg: "DictConfig") -> None:
@@ -31,6 +33,8 @@ def main(cfg: "DictConfig") -> None:
     as_of = instant(cfg, "as_of")
     if cfg.output:
         record_suffix(Path(cfg.output))
+    if cfg.store:
+        _store(cfg)  # one that cannot be opened is refused before anything is read
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
         pipeline = load_model(cfg)
@@ -42,6 +46,9 @@ def main(cfg: "DictConfig") -> None:
         if cfg.output:
             with lock(cfg.root, wait=60):
                 write_signals(Path(cfg.output), signals, terminal.config_digest(cfg))
+        if cfg.store:
+            step("storing")
+            _store(cfg, signals)
         if cfg.report:
             from pipeline.report.page import write_page
 
@@ -54,6 +61,15 @@ def main(cfg: "DictConfig") -> None:
     else:
         terminal.show_signals(signals, source)
     terminal.say(standing(model_folder(cfg), pipeline))
+
+
+def _store(cfg: "DictConfig", signals: "Signals | None" = None) -> None:
+    from pipeline.report import terminal
+    from pipeline.store.signal_store import SignalStore
+
+    with SignalStore(cfg.store) as store:
+        if signals is not None:
+            store.append(signals, terminal.config_digest(cfg))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pipeline.overview import stored
 from pipeline.report import terminal
 from pipeline.signal_pipeline import SignalPipeline
 from pipeline.signals_io import read_records
+from pipeline.store.signal_store import SignalStore
 from stages.markets.planted import mixed
 from tests.conftest import PLANTED, ROOT, command
 
@@ -162,6 +163,17 @@ def test_predicting_writes_signals_to_the_schema_and_repeating_adds_nothing(root
     written = path.read_bytes()
     ok(command("predict", *words))
     assert path.read_bytes() == written
+
+
+def test_signals_are_stored_once(root, tmp_path):
+    words = [*PLANTED, f"root={root}", f"store={tmp_path / 'signals.db'}"]
+    for _ in range(2):
+        ok(command("predict", *words))
+    with SignalStore(str(tmp_path / "signals.db")) as store:
+        assert [stored.signal.asset for stored in store.latest(9)] == ["A3", "A2", "A1", "A0"]
+    refused = command("predict", *words[:-1], f"store={tmp_path}")  # a folder
+    assert refused.code != 0
+    assert "SV-" in refused.err
 
 
 def test_every_row_is_a_signal_or_an_abstention(root):

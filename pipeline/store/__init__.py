@@ -1,0 +1,1 @@
+"""Signals kept for good: a SQLite file, or PostgreSQL by its URL."""

@@ -1,0 +1,1 @@
+"""How a store came to its tables, version by version."""

@@ -1,0 +1,97 @@
+"""The tables of the store: real column types, the same ones in SQLite and PostgreSQL."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+from pipeline.files import json_bytes
+
+# tables of SQLite are STRICT, which knows these names only
+WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+NUMBER: TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
+
+
+# JSON as it was written: order of keys and digits stay, which JSONB would not keep
+JSON: TypeEngine[Any] = postgresql.JSON().with_variant(sa.Text(), "sqlite")
+LONG = ("prices", "sides", "why_not", "stages", "skill", "replay", "explanation")
+
+
+def json_text(value: Any) -> str:
+    """One spelling in both stores; ValueError for NaN, which JSON does not have."""
+    return json_bytes(value).decode("ascii")
+
+
+def _time(name: str) -> sa.Column[int]:
+    return sa.Column(name, WHOLE, nullable=False)  # microseconds since 1970, UTC
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+METADATA = sa.MetaData()
+
+SIGNALS = sa.Table(
+    "signals",
+    METADATA,
+    sa.Column("id", WHOLE, primary_key=True, autoincrement=False),  # 1, 2, … as they were stored
+    _text("asset"),
+    _time("time"),
+    sa.Column("session", sa.Text),
+    sa.Column("side", sa.Text),
+    _text("status"),
+    sa.Column("strength", sa.Text),
+    *(sa.Column(name, NUMBER) for name in ("p_sell", "p_hold", "p_buy")),
+    *(sa.Column(name, NUMBER) for name in ("confidence", "certainty", "epistemic", "aleatoric")),
+    *(sa.Column(name, NUMBER) for name in ("novelty", "disagreement")),
+    *(sa.Column(name, NUMBER) for name in ("low", "high", "level")),  # of the interval
+    _time("expires"),
+    _text("model"),
+    _text("config"),
+    sa.Column("revision", WHOLE, nullable=False),
+    _text("strategy"),
+    _text("schema_version"),
+    _time("stored"),
+    _text("digest"),  # SHA-256 of the record
+    # long columns stand last: SQLite then reads none of their pages for the short ones
+    *(sa.Column(name, JSON) for name in LONG),
+    sa.UniqueConstraint("asset", "time", "model", "config", "revision", name="signals_key"),
+    sa.Index("signals_by_time", "time", "id"),
+    sa.Index("signals_by_asset", "asset", "time", "id"),
+    sa.Index("signals_by_model", "model", "time", "id"),
+    sa.Index("signals_by_expiry", "expires"),
+    sqlite_strict=True,
+)
+
+OUTCOMES = sa.Table(
+    "outcomes",
+    METADATA,
+    sa.Column("signal", WHOLE, sa.ForeignKey("signals.id"), primary_key=True, autoincrement=False),
+    _text("label"),
+    sa.Column("ret", NUMBER, nullable=False),
+    sa.Column("excess", NUMBER),
+    _time("ended"),
+    _time("stored"),
+    sqlite_strict=True,
+)
+
+EVENTS = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("id", WHOLE, primary_key=True, autoincrement=False),
+    _time("time"),
+    _text("kind"),
+    sa.Column("signal", WHOLE, sa.ForeignKey("signals.id")),
+    sa.Column("details", JSON, nullable=False),
+    _text("digest"),  # SHA-256 of the event and of the digest before it
+    sa.Index("events_by_signal", "signal", "kind"),
+    sa.Index("events_by_kind", "kind", "id"),
+    sqlite_strict=True,
+)
+
+
+def columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
+    """The columns of a table, JSON as the text that it is stored as."""
+    return [c.cast(sa.Text).label(c.name) if c.type is JSON else c for c in table.c]
