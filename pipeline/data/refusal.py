@@ -44,6 +44,11 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         f"leave it empty, leave the column out (data.columns.NAME=null), {ASIDE}; where prices "
         "may be negative, set negative_price in the instruments table",
     ),
+    "SV-F14.quote": (
+        "an ask below its bid",
+        "nobody leaves such a quote standing: one of the two is of another time",
+        f"correct the row, {ASIDE}",
+    ),
     "SV-F14.range": (
         "a price outside of [low, high]",
         "columns are swapped, or adjusted differently",

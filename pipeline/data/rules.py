@@ -97,6 +97,8 @@ def check_values(found: Findings, limits: Limits, negative_allowed: np.ndarray) 
         found.refuse((table[name] <= 0).to_numpy() & ~negative_allowed, "SV-F14.price", name)
     if "volume" in table:
         found.refuse(table["volume"] < 0, "SV-F14.volume", "volume")
+    if {"bid", "ask"} <= set(table.columns):
+        found.refuse(table["bid"] > table["ask"], "SV-F14.quote", "ask")
     if {"high", "low"} <= set(table.columns):
         found.refuse(table["high"] < table["low"], "SV-F14.range", "high")
     for name in [c for c in ("close", "open") if c in table]:

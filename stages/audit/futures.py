@@ -15,6 +15,7 @@ AHEAD = 64  # bars of a short future; a look beyond them meets nothing, which sh
 WORN = (1, 2, 5, 12)  # bars before the decision time that an asset of the worn past lacks
 VOLATILITY = 0.05  # log return a bar of a garbage price
 JUMPS = (1 / 16, 1 / 4, 4.0, 16.0)  # large enough to change who is larger
+TIMED = ("bar_", "closed_")  # ends of longer bars: a calendar says them, whatever the future
 FEW = 9  # fewer different whole numbers than this are codes, not measures
 
 
@@ -139,7 +140,8 @@ def later_than(table: pd.DataFrame, time: pd.Timestamp) -> np.ndarray:
 
 
 def _numbers(bars: pd.DataFrame) -> list[str]:
-    return [str(name) for name in bars if bars[name].dtype.kind in "fiu"]
+    numbers = [str(name) for name in bars if bars[name].dtype.kind in "fiu"]
+    return [name for name in numbers if not name.startswith(TIMED)]
 
 
 def _replaced(bars: pd.DataFrame, rows: np.ndarray, made: Mapping[str, np.ndarray]) -> pd.DataFrame:
