@@ -20,6 +20,11 @@ _MODULES = {
     "xgboost.XGBClassifier": "xgboost.sklearn",
     "sklearn.ensemble.RandomForestClassifier": "sklearn.ensemble._forest",
     "sklearn.ensemble.ExtraTreesClassifier": "sklearn.ensemble._forest",
+    "skfolio.optimization.RiskBudgeting": "skfolio.optimization.convex._risk_budgeting",
+    "skfolio.optimization.MeanRisk": "skfolio.optimization.convex._mean_risk",
+    "skfolio.optimization.HierarchicalRiskParity": (
+        "skfolio.optimization.hierarchical._seriation._hrp"
+    ),
 }
 LIBRARY = {name: (module, name.rpartition(".")[2]) for name, module in _MODULES.items()}
 _PUBLIC = {origin: name for name, origin in LIBRARY.items()}

@@ -112,6 +112,8 @@ class Intake:
         if not 0 <= self.max_refused_share <= 1:
             raise ValueError(f"need max_refused_share in [0, 1], got {self.max_refused_share}")
         refuse_text(self.assets)
+        if self.market is not None:  # yaml reads the symbol 510300 as a number
+            object.__setattr__(self, "market", str(self.market))
         if self.calendar == BY_INSTRUMENT and self.instruments is None:
             raise ConfigError(
                 "data.calendar=instruments needs the instruments table",
