@@ -100,9 +100,7 @@ class Table:
         own = dict(self.own)
         for name, values in columns.items():
             own[name] = np.full(len(self), values) if np.isscalar(values) else np.asarray(values)
-        return type(self)(
-            self.index, self.names, self.cells, own, self.rest, self.at, self.places
-        )
+        return type(self)(self.index, self.names, self.cells, own, self.rest, self.at, self.places)
 
     def values_of(self, wanted: Sequence[str]) -> np.ndarray:
         """The named columns, shape (N, len(wanted)), in their common type."""
