@@ -23,13 +23,19 @@ CONF = ROOT / "conf"
 GROUPS = sorted(p.relative_to(CONF) for p in CONF.glob("*/*.yaml") if p.parent.name != "hydra")
 EXPERIMENTS = [path.stem for path in GROUPS if path.parent.name == "experiment"]
 CHOICES = [path for path in GROUPS if path.parent.name not in ("experiment", "rules")]
+ADDED = ("assets", "checks", "risk")  # groups that no command composes by itself
 NEEDED = {  # what a choice asks its user for
     "split/dates": ["split.train_end=2014-12-31"],
     "data/synthetic": ["data.market.times=50"],
+    "risk/default": ["+checks=default", "+assets=default"],
     "data/us_large_caps": ["data.start=2021-01-01"],
     "instruments/file": ["instruments.path={}/instruments.csv"],
     "data/csv": ["data.path={}/bars.csv"],
     "data/parquet": ["data.path={}/bars.parquet"],
+    "data/intraday": ["data.path={}/bars.parquet"],
+    "data/quotes": ["data.path={}/ticks.parquet"],
+    "data/trades": ["data.path={}/ticks.parquet", "data.bar.by=ticks", "data.bar.size=10"],
+    "data/book": ["data.path={}/ticks.parquet", "data.bar.by=ticks", "data.bar.size=10"],
 }
 COMMAND = re.compile(r"^# (?:python -m pipeline\.(\w+)|(?=\w+=))((?: ?[+\w./]+=\S+)*)", re.M)
 
@@ -41,6 +47,9 @@ def folder(tmp_path_factory, tiny_market):
     bars = tiny_market.panel[["close"]].reset_index()
     bars.to_parquet(path / "bars.parquet")
     bars.to_csv(path / "bars.csv", index=False)
+    book = {"price": 1.0, "size": 1.0, "volume": 1.0, "type": 4, "direction": 1}
+    quote = {"bid": 1.0, "ask": 1.0, "bid_size": 1.0, "ask_size": 1.0}
+    bars.assign(**book, **quote).drop(columns="close").to_parquet(path / "ticks.parquet")
     (path / "instruments.csv").write_text("asset,asset_class\nA0,etf\n")
     return path
 
@@ -48,7 +57,9 @@ def folder(tmp_path_factory, tiny_market):
 # compose and build
 
 
-@pytest.mark.parametrize("name", ["config", "train", "predict", "update", "evaluate", "audit"])
+@pytest.mark.parametrize(
+    "name", ["config", "train", "predict", "update", "evaluate", "audit", "backtest"]
+)
 def test_every_command_composes_a_pipeline(name):
     assert isinstance(assemble(composed(name), "pipeline"), SignalPipeline)
 
@@ -57,8 +68,14 @@ def test_every_command_composes_a_pipeline(name):
 def test_every_choice_is_built(choice, folder):
     group, name = choice.parent.name, choice.stem
     needed = [word.format(folder) for word in NEEDED.get(f"{group}/{name}", [])]
-    built = assemble(composed("config", f"{group}={name}", *needed), key_of(group))
+    choose = f"{'+' if group in ADDED else ''}{group}={name}"
+    built = assemble(composed(config_of(group), choose, *needed), key_of(group))
     assert (built is None) == (name == "none" and group in ("split", "refiner"))
+
+
+def config_of(group):
+    """Portfolios are no part of the pipeline, so not every command composes one."""
+    return "rebalance" if group == "portfolio" else "config"
 
 
 def key_of(group):

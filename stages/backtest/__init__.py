@@ -1,0 +1,1 @@
+"""From what was decided to what it would have been worth, with every cost on the way."""
