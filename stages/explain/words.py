@@ -98,6 +98,8 @@ def _called(function: Callable[..., Any], above: Mapping[str, Any], kind: str = 
     declared = function.func if isinstance(function, partial) else function
     bound = dict(function.keywords) if isinstance(function, partial) else {}
     parameters = signature(declared).parameters.values()
+    if callable(bound.get("of")) and "bar" in bound:  # a feature of longer bars
+        return f"{_called(bound['of'], {})} of {bound['bar'].removeprefix('bar_')}"
     set_to = {p.name: p.default for p in parameters if p.default is not p.empty} | bound
     name = _term(declared) or _own_name(declared)
     for setting in re.findall(r"`(\w+)`", name):

@@ -7,7 +7,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from stages.explain.words import Word, level, plain, words
-from stages.features.build import GivenFeatures
+from stages.features.build import FeatureSet, GivenFeatures
+from stages.features.returns import log_return
+from stages.features.timeframes import on_closes
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -45,6 +47,12 @@ def test_inputs_are_called_by_what_their_functions_say():
     assert [column for column, word in named.items() if word.rule] == [
         column for column in named if column.startswith("rule.")
     ]
+
+
+def test_a_feature_of_longer_bars_is_called_by_what_it_makes_of_them():
+    of = partial(log_return, bars=3)
+    made = FeatureSet({"m5": partial(on_closes, bar="bar_m5", closed="closed_m5", of=of)})
+    assert words(["feature.m5"], made)["feature.m5"].name == "log return over 3 bars of m5"
 
 
 @pytest.mark.parametrize("name", ["core", "alpha158"])
