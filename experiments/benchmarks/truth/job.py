@@ -8,10 +8,9 @@ import numpy as np
 
 from stages.markets import MARKETS
 
-LSTM = ("refiner=lstm", "~refiner.members.tcn")
-# the rows of the table: every market as it comes, and the one whose members have goals
-ROWS = {name: (name, ()) for name in MARKETS}
-ROWS["tabular SNR 2"] = ("tabular", ("data.market.snr=2.0", *LSTM))
+# rows of the table, their market and experiment: all as they come, and one whose members have goals
+ROWS = {name: (name, "planted") for name in MARKETS}
+ROWS["tabular SNR 2"] = ("tabular", "planted_tabular")
 EXPLAINED = ("mixed", "tabular")
 FIGURES = (
     *("accuracy", "log_loss", "brier", "ece", "base_rate", "base_log_loss", "direction"),
@@ -45,7 +44,7 @@ class Preset:
     rows: tuple[str, ...] = tuple(ROWS)
 
 
-ALWAYS = ("+experiment=planted", "refiner.progress=false", "refiner.accelerator=cpu")
+ALWAYS = ("refiner.progress=false", "refiner.accelerator=cpu")
 PRESETS = {
     "full": Preset(20, ("data.market.times=4000", "data.market.assets=20"), 300, 200),
     "small": Preset(
@@ -80,11 +79,12 @@ class Job:
     @property
     def words(self) -> list[str]:
         """What ``python -m pipeline.train`` would be told."""
-        market, own = ROWS[self.row]
+        market, experiment = ROWS[self.row]
         plant = MARKETS[market]
         target = f"data.market._target_={plant.__module__}.{plant.__name__}"
         still = () if "snr" in inspect.signature(plant).parameters else ("~data.market.snr",)
-        return [*ALWAYS, target, *still, *self.preset.settings, *own, f"seed={self.seed}"]
+        own = (f"+experiment={experiment}", *ALWAYS, target, *still)
+        return [*own, *self.preset.settings, f"seed={self.seed}"]
 
 
 def measure(job: Job) -> dict:
