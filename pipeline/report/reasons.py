@@ -55,11 +55,13 @@ def waterfall(signal: Signal, by: By = "contributions") -> go.Figure:
             decreasing={"marker": {"color": SELL}},
             totals={"marker": {"color": GREY}},
             connector={"line": {"width": 0.5}},
+            cliponaxis=False,  # a label may reach past the last tick
         )
     )
     return styled(figure, height=26 * len(names) + 90).update_layout(
         xaxis={"title": _unit(reasons), "exponentformat": "none"},
         yaxis={"autorange": "reversed"},
+        margin={"r": 70},
         showlegend=False,
     )
 
