@@ -110,7 +110,7 @@ def overview(  # noqa: PLR0913  what to explain, and how closely to look
     """
     panel = pipeline.panel(bars)
     rows = _newest(panel, pipeline.explainer.tail, most) if rows is None else rows
-    why = pipeline.explain(bars, rows, effort=effort)
+    why = pipeline.explain_panel(panel, rows, effort)
     span = _span(bars, rows, pipeline.labels.span)
     found = importance(why, pipeline.features_, span, resamples, seed)
     through = {
@@ -164,7 +164,7 @@ def drifted(  # noqa: PLR0913  two windows, the models of both, and how sure to 
     found, inputs = [], []
     for model, panel, window in zip(models, (panels[0], panels[-1]), (before, after), strict=True):
         rows = _within(panel, *window)
-        found.append(model.explain(bars, rows, effort=effort))
+        found.append(model.explain_panel(panel, rows, effort))
         inputs.append(panel.loc[rows])
     together = pd.concat(inputs, join="inner")
     return drift(found[0], found[1], together, level, pipeline.labels.span)

@@ -276,7 +276,13 @@ class SignalPipeline:
         DataError
             SV-F18 for a row that is not in `bars`, or lacks the history to be evaluated.
         """
-        panel = stretch(self.panel(check_panel(bars)), rows, self.window)
+        return self.explain_panel(self.panel(check_panel(bars)), rows, effort)
+
+    def explain_panel(
+        self, panel: pd.DataFrame, rows: pd.Index, effort: Effort | None = None
+    ) -> Explanation:
+        """`explain`, where `panel` has been made of the bars already: that is the dear part."""
+        panel = stretch(panel, rows, self.window)
         panel = fitted(self, "stack_").predict(_asked(panel, panel.index.isin(rows)))
         silent = panel.loc[rows, "margin"].isna().to_numpy()
         if silent.any():

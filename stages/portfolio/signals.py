@@ -7,12 +7,11 @@ import numpy as np
 
 from stages.features.kernels import log_ratio, ratio, window_mean
 from stages.features.line import window_slope
-from stages.features.trend import distance_to_adaptive_average, macd_histogram
+from stages.features.trend import SPANS, distance_to_adaptive_average, macd_histogram
 from stages.features.volatility import ewma_volatility
 from stages.panel import warms_up
 from stages.portfolio.prepared import Column, Day, settled
 
-SPANS = 5  # exponential averages look back on so many spans, see `stages.features.kernels`
 MEMORY = 160  # bars of the volatility that strengths are measured in
 
 
