@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.sources import Source
-from pipeline.matured import newer_rows
+from pipeline.matured import known, newer_rows
 from pipeline.signal_pipeline import SignalPipeline
 from stages.base import ConfigError, DataError
 from stages.combinatorial import CombinatorialPurged
@@ -52,9 +52,9 @@ def unseen_parts(
     blocks: dict[str, list[tuple[pd.DataFrame, pd.DataFrame]]] = {}
     for parts in split.parts(whole):
         train = whole.iloc[parts.pop("train")]
-        known = None if source.y is None else train
+        given = None if source.y is None else train
         fresh = replace(pipeline).fit(
-            until(bars, settled(train).max()), known, train.index if between else None
+            until(bars, settled(train).max()), given, train.index if between else None
         )
         y = _labels(fresh, source)
         rows = {name: _labelled(whole, at, y, name) for name, at in parts.items()}
@@ -93,19 +93,24 @@ def evaluated(
     bars : DataFrame of shape (N, F)
     rows : MultiIndex
     y : DataFrame of shape (n, 3 to 5), optional
-        Labels of the rows. With them skill and coverage of each row are what updates at every bar
-        would have made of them by then; without, what they were when the model last learnt.
+        Labels. With them each row is spoken of by a stage 3 that has learnt the ones that had
+        ended (every ``folds.update_every`` bars; 0: none), under the skill and coverage that
+        updates at every bar would have found; without, by the model as it last learnt.
     """
     panel = pipeline.panel(bars)
     rows = rows[panel["ready"].reindex(rows, fill_value=False).to_numpy()]
     if not len(rows):
         raise _unevaluable(pipeline)
-    panel = pipeline.stack_.compare(panel).loc[rows]
+    new = None
+    if y is not None:
+        evaluable = panel["ready"].reindex(y.index, fill_value=False).to_numpy()
+        new = y[evaluable & ~known(y.index, pipeline.learned_rows_)]
+    said = pipeline.stack_.compare(panel, rows, new, pipeline.folds.update_every)
     record = copy.deepcopy(pipeline.record_)
     if y is not None:
-        later = newer_rows(panel, record.rows_, pipeline.learned_until_)
-        record.update(panel.loc[later], y, bars)
-    return pipeline.judged(panel, record)
+        later = newer_rows(said, record.rows_, pipeline.learned_until_)
+        record.update(said.loc[later], y, bars)
+    return pipeline.judged(said, record)
 
 
 def later_rows(

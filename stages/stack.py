@@ -1,5 +1,6 @@
 """Three stages in a row, and the only place that says what each may learn from."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -61,14 +62,32 @@ class Stack:
             return panel.assign(**{name: part[name] for part in said for name in part})
         return pd.concat([panel, *said], axis=1)
 
-    def compare(self, panel: pd.DataFrame) -> pd.DataFrame:
-        """`predict`, and what stage 3 says with the gate open as ``ungated.*``: to evaluate."""
+    def compare(
+        self, panel: pd.DataFrame, rows: pd.Index, y: pd.DataFrame | None = None, every: int = 0
+    ) -> pd.DataFrame:
+        """`predict`, and what stage 3 says with the gate open as ``ungated.*``: to evaluate.
+
+        Parameters
+        ----------
+        panel : DataFrame of shape (N, F)
+        rows : MultiIndex
+            Rows to speak of, asset-major.
+        y : DataFrame of shape (n, 3 to 5), optional
+            Labels that a copy of stage 3 learns on its way, each once it is settled.
+        every : int, default=0
+            Bars between two updates; 0: it stays as it is.
+        """
         panel = panel.assign(**self.filter.predict(panel))
         gate = panel["filter.gate"]
         panel["filter.gate"] = 1.0
         if self.refiner is not None:
             panel = panel.assign(**self.refiner.predict(panel))
-        return self._measured(_behind_gate(panel, self.ensemble, gate.to_numpy() == 1.0))
+        panel["filter.gate"] = gate
+        if y is None or not every:
+            return self._measured(_as_gated(self.ensemble, panel.loc[rows]))
+        learner = copy.deepcopy(self.ensemble)
+        said = prequential(learner, panel, y, rows, _as_gated, every)  # type: ignore[arg-type]
+        return self._measured(said.loc[rows])
 
     def _measured(self, panel: pd.DataFrame) -> pd.DataFrame:
         return panel if self.novelty is None else panel.assign(novelty=self.novelty.predict(panel))
@@ -255,6 +274,10 @@ def _behind_gate(panel: pd.DataFrame, ensemble: Stage, passes: np.ndarray) -> pd
     gated = panel.assign(**{"filter.gate": passes.astype(float)}, **refined)
     said = ensemble.predict(gated)
     return panel.assign(**{"filter.gate": gated["filter.gate"]}, **ungated, **said)
+
+
+def _as_gated(ensemble: Stage, panel: pd.DataFrame) -> pd.DataFrame:
+    return _behind_gate(panel, ensemble, panel["filter.gate"].to_numpy() == 1.0)
 
 
 def _firing(

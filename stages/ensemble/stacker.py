@@ -55,7 +55,7 @@ class BayesianStacker:
     ----------
     moves_ : Bank
         Of a move over a hold, from the members' log-odds of the sides over a hold, how far the
-        direction leans, and the contexts.
+        direction leans (twice: smooth, and as it is), and the contexts.
     direction_ : Bank
         Of buy over sell given a move, from the members' margins, the contexts, and the margins
         times each interaction. Its second family is the one that knows something.
@@ -275,12 +275,13 @@ class BayesianStacker:
     def _moves(self, said: Said, contexts: np.ndarray, margin: np.ndarray) -> np.ndarray:
         """Features of the logit of a move, (N, d).
 
-        A leaning to either side is a leaning to move: with the coefficient 1 on the last term
-        the two logits are one multinomial logit.
+        A leaning to either side is a leaning to move: with the coefficient 1 on `lean`, and 0 on
+        the margin's size, the two logits are one multinomial logit. Under any other noise than
+        that of a logit the odds of a move rise in the lean more, or less, at its ends.
         """
         with np.errstate(invalid="ignore"):  # NaN where the filter is silent
             lean = np.logaddexp(margin / 2, -margin / 2)
-        return np.column_stack([said.moves, lean, contexts])
+        return np.column_stack([said.moves, lean, np.abs(margin), contexts])
 
     def _direction(self, said: Said, contexts: np.ndarray) -> np.ndarray:
         """Features of the logit of buy over sell given a move, (N, d)."""

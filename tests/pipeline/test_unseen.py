@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.data.sources import Source, synthetic
 from pipeline.evaluation import judge
+from pipeline.matured import known
 from pipeline.unseen import evaluated, later_rows, unseen_parts
 from stages.base import ConfigError, DataError, LeakError
 from stages.combinatorial import CombinatorialPurged
@@ -14,6 +15,7 @@ from stages.folds import DateSplit, PurgedWalkForward, RollingSplit
 from stages.labels import TripleBarrier
 from stages.online.replay import ReplayBuffer
 from stages.panel import named, settled, until
+from stages.signal import ODDS
 from tests.conftest import tiny_pipeline
 
 LAST = "2000-10-31"  # of training; 80 bars follow
@@ -299,7 +301,23 @@ def test_with_labels_later_rows_are_judged_as_if_updated_at_every_bar(past, sour
     early = times <= times.unique()[30]
     pd.testing.assert_frame_equal(now[early], other[early], check_exact=True)
     assert not now["skill.e_value"].equals(other["skill.e_value"])
+    assert not now["p_buy"][~early].equals(other["p_buy"][~early])
     assert past.record_.state() == state
+
+
+def test_with_labels_stage_3_learns_on_its_way_and_the_model_stays_as_it_was(past, source):
+    y, rows = later_rows(past, source, None)
+    state = past.stack_.ensemble.state()
+    then, now = evaluated(past, source.bars, rows), evaluated(past, source.bars, rows, y)
+    frozen = replace(past, folds=replace(past.folds, update_every=0))
+    vars(frozen).update({k: v for k, v in vars(past).items() if k.endswith("_")})
+    still = evaluated(frozen, source.bars, rows, y)
+    pd.testing.assert_frame_equal(still[ODDS], then[ODDS], check_exact=True)
+    changed = (now["p_buy"] != then["p_buy"]).groupby(level="time").any()
+    learnt = settled(y[~known(y.index, past.learned_rows_)]).min()
+    assert not changed[changed.index < learnt].any()
+    assert changed.iloc[-10:].all()
+    assert past.stack_.ensemble.state() == state
 
 
 def test_later_rows_are_judged_with_and_without_the_gate(past, source):

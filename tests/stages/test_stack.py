@@ -90,7 +90,7 @@ def test_every_row_of_the_later_blocks_is_unseen_and_none_of_the_earlier(passed,
 
 def test_a_fitted_stack_speaks_of_every_row_and_keeps_the_panel(passed, market):
     panel, _ = market
-    for said in (passed.stack.predict(panel), passed.stack.compare(panel)):
+    for said in (passed.stack.predict(panel), passed.stack.compare(panel, panel.index)):
         pd.testing.assert_frame_equal(said[list(panel.columns)], panel)
         assert said[ODDS].notna().all(axis=None)
 
@@ -386,7 +386,7 @@ def test_the_gate_changes_odds_only_where_it_is_shut(passed):
 
 def test_comparing_says_what_predicting_says_and_what_an_open_gate_would(passed, market):
     panel, _ = market
-    said, both = passed.stack.predict(panel), passed.stack.compare(panel)
+    said, both = passed.stack.predict(panel), passed.stack.compare(panel, panel.index)
     stages = [c for c in said if c not in panel and not c.startswith("refiner.")]
     pd.testing.assert_frame_equal(both[stages], said[stages], check_exact=True)
     assert (said["filter.gate"] == 0).any()

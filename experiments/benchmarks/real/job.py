@@ -153,7 +153,7 @@ def trained(
 ) -> tuple[Any, pd.DataFrame]:
     """A pipeline that learnt from labels `train`, and what it says of rows `judged`."""
     fitted = replace(template).fit(until(bars, y["end"].iloc[train].max()))
-    return fitted, evaluated(fitted, bars, y.index[judged])
+    return fitted, evaluated(fitted, bars, y.index[judged], y)
 
 
 def _retrained(

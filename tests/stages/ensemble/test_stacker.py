@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from stages.base import DataError
 from stages.ensemble.decide import Decide
@@ -11,6 +12,7 @@ from stages.ensemble.soft_vote import SoftVote
 from stages.ensemble.stacker import BayesianStacker
 
 ODDS = ["p_sell", "p_hold", "p_buy"]
+SIGN = {"sell": -1, "buy": 1}
 
 
 @pytest.fixture
@@ -55,6 +57,26 @@ def test_its_odds_are_calibrated(stacker, make):
     for low, high in ((0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 1)):
         inside = p.between(low, high)
         assert (y["side"][inside] == 1).mean() == pytest.approx(p[inside].mean(), abs=0.04)
+
+
+def test_the_odds_of_a_move_may_rise_at_once_with_the_lean():
+    """Two members know the direction and nothing else; the smooth lean alone is flat at 0."""
+    rng = np.random.default_rng(0)
+    bars = pd.date_range("2020-01-01 21:00", periods=2000, tz="UTC").as_unit("us")
+    assets = pd.Index([f"A{a}" for a in range(8)], dtype="str")
+    index = pd.MultiIndex.from_product([assets, bars], names=["asset", "time"])
+    margin = 1.5 * rng.normal(size=len(index))
+    move, up = expit(np.abs(margin) - 1), expit(margin)
+    draws = rng.random((2, len(index)))
+    side = np.where(draws[0] > move, 0, np.where(draws[1] < up, 1, -1))
+    columns = {f"filter.{m}.z_{s}": way * margin / 2 for m in "ab" for s, way in SIGN.items()}
+    panel = pd.DataFrame(columns | {"ready": True}, index)
+    y = pd.DataFrame({"side": side.astype("int8"), "weight": 1.0, "ret": 0.0}, index)
+    y["end"] = index.get_level_values("time") + pd.Timedelta(days=1)
+    early = index.get_level_values("time") < bars[1000]
+    hold = BayesianStacker().fit(panel, y[early]).predict(panel)["p_hold"][~early]
+    gap = (hold - (1 - move)[~early]).groupby(pd.qcut(margin[~early], 10)).mean()
+    assert gap.abs().max() < 0.02
 
 
 def test_with_few_rows_it_starts_from_the_members_vote(make):
