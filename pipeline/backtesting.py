@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from pipeline.backtested import (
 from pipeline.daily import MODEL_COLUMNS, lots_of, with_lots
 from pipeline.data.sources import Source
 from pipeline.signal_pipeline import SignalPipeline
+from pipeline.universe import read_universe, with_universe
 from pipeline.unseen import evaluated
 from stages.backtest.benchmarks import benchmark_returns
 from stages.backtest.compare import contest
@@ -69,6 +71,7 @@ def backtest(
         bars, first = _with_model(cfg, source, start)
     if end is not None:
         bars = bars[bars.index.get_level_values("time") <= end]
+    bars, absent = with_universe(cfg.universe, bars)
     assets = bars.index.unique("asset").tolist()
     instruments = assemble(cfg, "instruments")
     rates = OmegaConf.to_container(cfg.costs, resolve=True)
@@ -89,7 +92,7 @@ def backtest(
     said = judge(run, bars, str(cfg.benchmark), terms.cash_rate, resamples, cfg.seed)
     entered = counted(run, said, cfg.root, source, Counted(_recipe(cfg), mean, cfg.seed))
     adjusts = bool((cfg.data.get("columns") or {}).get("adj_close"))
-    notes = [*said.warnings, *remarks(source, str(cfg.benchmark), adjusts, instruments)]
+    notes = [*absent, *said.warnings, *remarks(source, str(cfg.benchmark), adjusts, instruments)]
     notes += _unavailable(run)
     return Backtested(
         name=name or source.name,
@@ -97,7 +100,7 @@ def backtest(
         judgement=said,
         standing=entered[0].standing(entered[1], resamples),
         trial=entered[1].digest,
-        assumptions=tuple(_assumed(terms, words, capital, run, search)),
+        assumptions=tuple(_assumed(terms, words, capital, run, search, cfg.universe)),
         warnings=tuple(notes),
         search=search,
     )
@@ -230,14 +233,24 @@ def _recipe(cfg: DictConfig, search: bool = True) -> str:
     keys = ["portfolio", "terms", "costs", "instruments", *(["optimise"] if search else [])]
     values = [OmegaConf.to_container(cfg[key], resolve=True) for key in keys]
     values += [cfg.capital, cfg.start, cfg.end]
+    if cfg.universe is not None:
+        values.append(read_universe(cfg.universe).to_csv(index=False))
     return ledger.digest_of(values, _model(cfg))
 
 
 def _assumed(
-    terms: Terms, costs: str, capital: float, run: Backtest, search: Search | None
+    terms: Terms,
+    costs: str,
+    capital: float,
+    run: Backtest,
+    search: Search | None,
+    universe: str | None,
 ) -> list[str]:
     days = run.days.index
     said = [f"{capital:,.0f} in cash at the first decision, {days[0]:%Y-%m-%d}."]
+    if universe is not None:
+        of = Path(universe).name
+        said.append(f"Bought is only what belonged on the day, by {of}; what leaves it is sold.")
     if search is not None:
         said.append(
             f"{search.trials.shape[1]} variants were simulated. In each of {len(search.chosen)} "

@@ -23,6 +23,7 @@ def main(cfg: "DictConfig") -> None:
     from pipeline.lock import lock
     from pipeline.report import orders, terminal
     from pipeline.sessions import calendars_of, decision_row, session_asked, up_to
+    from pipeline.universe import with_universe
 
     dry, keep, now = flag(cfg, "dry_run"), count(cfg, "keep", 1), pd.Timestamp(datetime.now(UTC))
     daily.check(cfg)
@@ -43,6 +44,7 @@ def main(cfg: "DictConfig") -> None:
         snapshot = daily.restore(cfg, session.key)
         step("preparing")
         bars, alerts = daily.with_model(cfg, up_to(source.bars, session))
+        bars, absent = with_universe(cfg.universe, bars, newest=True)
         lots = daily.lots_of(instruments, assets)
         policy = daily.with_lots(policy, lots)
         prepared = policy.prepare(bars)
@@ -50,7 +52,7 @@ def main(cfg: "DictConfig") -> None:
         book, notes, more = daily.brought_up(cfg, snapshot, prepared, bars, lots)
         step("planning")
         plan = policy.plan(prepared, at, book)
-        result = Result.of(session.key, plan, notes, [*alerts, *more], cfg.turnover)
+        result = Result.of(session.key, plan, notes, [*alerts, *absent, *more], cfg.turnover)
         if not dry:
             step("writing")
             with lock(cfg.root, wait=60):

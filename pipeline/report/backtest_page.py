@@ -9,7 +9,15 @@ import pandas as pd
 from pipeline.backtested import Backtested
 from pipeline.report import backtest_figures as figures
 from pipeline.report import terminal
-from pipeline.report.backtest_words import BRIEF, NAMED, by_period, groups, luck, written
+from pipeline.report.backtest_words import (
+    BRIEF,
+    NAMED,
+    by_period,
+    groups,
+    luck,
+    settings,
+    written,
+)
 from pipeline.report.document import div, write_document
 from stages.backtest.drawdowns import drawdowns
 from stages.backtest.metrics import sharpe
@@ -203,6 +211,7 @@ def _search(result: Backtested) -> dict[str, Any] | None:
     return {
         "windows": windows,
         "figure": div(figures.variants(sharpes)),
+        "settings": settings(sharpes),
         "count": len(sharpes),
         "p_value": f"{contest.p_value:.2f}",
         "superior": ", ".join(contest.superior) or "none",

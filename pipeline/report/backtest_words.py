@@ -1,5 +1,6 @@
 """Figures of a backtest under the names that people use, and how each is written."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from pipeline.report.words import counted_trials, overfitting_words
 from stages.evaluate.standing import Standing
 
+SETTING = re.compile(r" (?=[\w.]+=)")  # between the settings of a variant
 SHARE, RATIO, COUNT = ".2%", "+.2f", ",.0f"
 # heading: figure, what it is called, how it is written
 NAMED: dict[str, dict[str, tuple[str, str]]] = {
@@ -62,7 +64,7 @@ NAMED: dict[str, dict[str, tuple[str, str]]] = {
         "exposure": ("mean share invested", SHARE),
         "time_in_market": ("periods with a holding", SHARE),
         "holdings": ("mean number of holdings", ".1f"),
-        "most_in_one": ("largest weight of an asset", SHARE),
+        "most_in_one": ("largest weight an asset has grown to", SHARE),
         "turnover": ("turnover a year (half of bought and sold)", ".1f"),
         "cost_per_year": ("cost of trading a year, of the capital", SHARE),
         "cost_share": ("cost, of the gain before it", SHARE),
@@ -75,10 +77,11 @@ BRIEF = (
 
 
 def written(value: float | None, form: str) -> str:
-    """A figure as text, empty where it is not defined."""
+    """A figure as text, empty where it is not defined; what is written as 0 has no minus."""
     if value is None or not np.isfinite(value):
         return ""
-    return f"{value:{form}}"
+    text = f"{value:{form}}"
+    return text if any(digit in text for digit in "123456789") else f"{0.0:{form}}"
 
 
 def groups(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list[dict[str, str]]]:
@@ -121,6 +124,36 @@ def by_period(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {"name": str(name), **{key: written(row[key], form) for key, form in shown.items()}}
         for name, row in table.iterrows()
+    ]
+
+
+def settings(sharpes: pd.Series) -> list[dict[str, Any]]:
+    """How the Sharpe ratio of variants differs by the value of each setting that was varied.
+
+    Parameters
+    ----------
+    sharpes : Series of N floats
+        By the words of the variant: ``every=5 buffer.buy=10``.
+    """
+    words = [SETTING.split(str(name)) for name in sharpes.index]
+    pairs = [
+        (*word.split("=", 1), sharpe)
+        for found, sharpe in zip(words, sharpes, strict=True)
+        for word in found
+    ]
+    table = pd.DataFrame(pairs, columns=["setting", "value", "sharpe"])
+    return [
+        {
+            "setting": setting,
+            "value": value,
+            "count": len(part),
+            "mean": written(float(part.mean()), RATIO),
+            "low": written(float(part.min()), RATIO),
+            "high": written(float(part.max()), RATIO),
+        }
+        for setting, of_setting in table.groupby("setting", sort=False)
+        for value, part in of_setting.groupby("value", sort=False)["sharpe"]
+        if of_setting["value"].nunique() > 1
     ]
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 
 from stages.backtest.wealth import wealth
 from stages.base import ConfigError, DataError
+from stages.portfolio.members import MEMBER, membership
 from stages.portfolio.prepared import Prepared, prepare
 
 EQUAL, CASH, MARKET = "equal_weight", "cash", "market"
@@ -23,7 +24,8 @@ def benchmark_returns(
         Panel that was traded.
     which : str
         ``equal_weight`` (all assets that have a bar, brought back to equal parts at every row,
-        before costs), ``cash``, ``market`` (the column of that name), or an asset.
+        before costs; where `bars` say who belonged, of those), ``cash``, ``market`` (the column of
+        that name), or an asset.
     times : DatetimeIndex of T times
         Rows of the backtest.
     cash_rate : float, default=0
@@ -43,7 +45,7 @@ def benchmark_returns(
     """
     if which == CASH:
         return riskless(times, cash_rate).rename(CASH)
-    grid = prepare(bars, {})
+    grid = prepare(bars, {MEMBER: membership} if MEMBER in bars else {})
     rows = np.array([grid.row(time) for time in times])
     if which == EQUAL:
         return _equal(grid, rows).rename(EQUAL)
@@ -81,6 +83,8 @@ def _equal(grid: Prepared, rows: np.ndarray) -> pd.Series:
     known = np.isfinite(grid.columns["close"])
     newest = np.maximum.accumulate(np.where(known, np.arange(len(known))[:, None], -GONE), axis=0)
     listed = (np.arange(len(known))[:, None] - newest < GONE)[rows]
+    if MEMBER in grid.columns:
+        listed &= (pd.DataFrame(grid.columns[MEMBER]).ffill() == 1).to_numpy()[rows]
     count = listed.sum(axis=1, keepdims=True)
     weights = listed / np.maximum(count, 1)
     prices = pd.DataFrame(grid.last[rows], grid.times[rows], list(grid.assets))

@@ -147,8 +147,13 @@ def book(run: Backtest, per_year: float) -> dict[str, float]:
 
 
 def span_of(run: Backtest) -> int:
-    """Periods for which a position was held in the mean, at least 1: the length of blocks."""
-    return max(round(float(run.trips["bars"].mean())), 1) if len(run.trips) else 1
+    """Periods for which a position was held in the mean, at least 1: the length of blocks.
+
+    At most a tenth of the history: what is held from the first day to the last would leave a block
+    or two, and fewer than ten tell nothing of how they scatter.
+    """
+    held = round(float(run.trips["bars"].mean())) if len(run.trips) else 1
+    return max(min(held, len(run.days) // 10), 1)
 
 
 def _warnings(run: Backtest, benchmark: pd.Series, equal: pd.Series, per_year: float) -> list[str]:

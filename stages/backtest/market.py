@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from stages.backtest.costs import Costs, round_trips
 from stages.backtest.terms import Terms
-from stages.portfolio.book import Book, Fill, Order, exact, money
+from stages.portfolio.book import Book, Fill, Order, exact, money, worth
 from stages.portfolio.prepared import Prepared, given, prepare
 
 YEAR = 365  # days of interest
@@ -85,10 +85,11 @@ class Market:
 
     def values(self, row: int, book: Book) -> dict[str, Decimal]:
         """What each holding is worth at the newest closes, to the cent."""
-        prices, place = self.grid.last[row], self.grid.place
+        held = book.positions
+        prices = self.grid.last[row].take(self.grid.places(held)).tolist()
         return {
-            asset: money(exact(float(prices[place[asset]])) * position.shares)
-            for asset, position in book.positions.items()
+            asset: worth(price, position.shares)
+            for (asset, position), price in zip(held.items(), prices, strict=True)
         }
 
     def interest(self, row: int, book: Book) -> Decimal:
@@ -100,6 +101,8 @@ class Market:
 
     def delisted(self, row: int, book: Book) -> list[Outcome]:
         """Sales of holdings whose last bar was the one before `row`."""
+        if row <= self._first_end:
+            return []
         gone = [asset for asset in book.positions if self.ends[self.grid.place[asset]] == row - 1]
         out = []
         for asset in gone:
@@ -117,15 +120,35 @@ class Market:
         self, row: int, book: Book, orders: Sequence[Order], decided: pd.Timestamp
     ) -> tuple[Book, list[Outcome]]:
         """Fill orders in turn at `row`, as far as there is volume and cash."""
-        out = []
+        out, cash, fills = [], book.cash, []
+        changed: dict[str, int] = {}  # by the orders before
         for order in orders:
-            fill, said = self._filled(row, book, order)
+            held = book.positions.get(order.asset)
+            shares = (held.shares if held else 0) + changed.get(order.asset, 0)
+            fill, said = self._filled(row, cash, shares, order)
             if fill is not None:
-                book = book.filled(fill)
+                cash += fill.cash
+                changed[order.asset] = changed.get(order.asset, 0) + fill.shares
+                fills.append(fill)
             out.append(Outcome(order, decided, fill, said))
-        return book, out
+        return book.filled(*fills) if fills else book, out
 
-    def _filled(self, row: int, book: Book, order: Order) -> tuple[Fill | None, str]:
+    @cached_property
+    def _first_end(self) -> int:
+        """The last row before which nothing was delisted."""
+        return int(self.ends.min(initial=len(self.price)))
+
+    @cached_property
+    def _worse(self) -> dict[bool, Decimal]:
+        """What a price is multiplied with, of a purchase and of a sale."""
+        slip = exact(self.terms.slippage)
+        return {True: 1 + slip, False: 1 - slip}
+
+    @cached_property
+    def _fee(self) -> Decimal:
+        return exact(self.terms.commission)
+
+    def _filled(self, row: int, cash: Decimal, held: int, order: Order) -> tuple[Fill | None, str]:
         place = self.grid.place[order.asset]
         price, volume = float(self.price[row, place]), float(self.volume[row, place])
         if not np.isfinite(price):
@@ -137,15 +160,13 @@ class Market:
         if cap is not None and volume * cap < shares:  # NaN is unknown, not little
             shares, said = int(volume * cap) // lot * lot, "volume"
         buys = order.action == "BUY"
-        worse = exact(self.terms.slippage)
-        paid = exact(price) * (1 + worse if buys else 1 - worse)
-        if buys and shares:
-            most = self._affordable(book.cash, paid, place, lot)
+        paid = exact(price) * self._worse[buys]
+        if not buys:
+            shares = min(shares, held)
+        elif shares:
+            most = self._affordable(cash, paid, place, lot)
             if most < shares:
                 shares, said = most, "cash"
-        elif not buys:
-            held = book.positions.get(order.asset)
-            shares = min(shares, held.shares if held else 0)
         if shares <= 0:
             return None, f"not filled: {said if said != 'filled' else 'not held'}"
         cost = self._cost(paid, shares, place)
@@ -155,14 +176,14 @@ class Market:
     def _affordable(self, cash: Decimal, price: Decimal, place: int, lot: int) -> int:
         """Most shares in whole lots that `cash` pays, cost included."""
         each = price * (1 + self.halves[place]) * lot
-        spare = max(cash - exact(self.terms.commission), Decimal(0))
+        spare = max(cash - self._fee, Decimal(0))
         lots = int((spare / each).to_integral_value(ROUND_FLOOR))
         while lots and money(price * lots * lot) + self._cost(price, lots * lot, place) > cash:
             lots -= 1  # cents that were rounded up
         return lots * lot
 
     def _cost(self, price: Decimal, shares: int, place: int) -> Decimal:
-        return money(price * shares * self.halves[place] + exact(self.terms.commission))
+        return money(price * shares * self.halves[place] + self._fee)
 
     def _last(self, row: int, asset: str) -> float:
         return float(self.grid.last[row, self.grid.place[asset]])

@@ -138,9 +138,8 @@ def simulate(
             interest = market.interest(row, book)
             book = book.paid(interest)
             outcomes = market.delisted(row, book)
-            for gone in outcomes:
-                assert gone.fill is not None
-                book = book.filled(gone.fill)
+            if outcomes:
+                book = book.filled(*(o.fill for o in outcomes if o.fill is not None))
             book, met = market.meet(row, book, pending, decided)
             outcomes += met
         plan = policy.plan(prepared, times[row], book)
@@ -171,11 +170,11 @@ class _Log:
         interest: Decimal,
         skipped: Mapping[str, str],
     ) -> None:
-        place, line = self.market.grid.place, row - self.first
+        line = row - self.first
         worth = self.market.values(row, book)
-        for asset, value in worth.items():
-            self.shares[line, place[asset]] = book.positions[asset].shares
-            self.values[line, place[asset]] = float(value)
+        places = self.market.grid.places(worth)
+        self.shares[line, places] = [position.shares for position in book.positions.values()]
+        self.values[line, places] = list(map(float, worth.values()))
         fills = [o.fill for o in outcomes if o.fill is not None]
         cost = sum((f.cost for f in fills), Decimal(0))
         traded = sum((abs(f.cash + f.cost) for f in fills), Decimal(0))

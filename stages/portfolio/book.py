@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import pandas as pd
@@ -24,6 +25,12 @@ def exact(number: float | Decimal) -> Decimal:
 def money(amount: Decimal) -> Decimal:
     """`amount` to the cent, halves to even."""
     return amount.quantize(CENT, ROUND_HALF_EVEN)
+
+
+@lru_cache(maxsize=1024)  # within a day a holding is valued more than once
+def worth(price: float, shares: int) -> Decimal:
+    """Shares times price, to the cent."""
+    return money(exact(price) * shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class Position:
             raise ValueError(f"need prices above 0, got {self.entry_price} and {self.highest}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fill:
     """What was bought or sold.
 
@@ -84,7 +91,7 @@ class Fill:
         if not (self.cost.is_finite() and self.cost >= 0):
             raise ValueError(f"{self.asset}: need a cost of at least 0, got {self.cost}")
 
-    @property
+    @cached_property
     def cash(self) -> Decimal:
         """What it does to the cash, to the cent."""
         return -money(self.price * self.shares) - money(self.cost)
@@ -144,39 +151,31 @@ class Book:
                     why="a position without a price would be counted as nothing",
                     cure="bring its bars, or book the sale",
                 )
-            total += money(exact(price) * position.shares)
+            total += worth(price, position.shares)
         return total
 
     def paid(self, amount: Decimal) -> "Book":
         """The book with `amount` more cash, to the cent: interest, a dividend, a deposit."""
         return replace(self, cash=self.cash + money(amount)) if amount else self
 
-    def filled(self, fill: Fill) -> "Book":
-        """The book after `fill`, with exact cash.
+    def filled(self, *fills: Fill) -> "Book":
+        """The book after `fills`, one after the other, with exact cash.
 
         Raises
         ------
         DataError
             SV-X610 for more than the cash pays, or more shares sold than are held.
         """
-        held = self.positions.get(fill.asset)
-        before = held.shares if held else 0
-        after, cash = before + fill.shares, self.cash + fill.cash
-        if after < 0:
-            raise _refused(fill, f"{-fill.shares} sold where {before} are held")
-        if cash < 0 and fill.shares > 0:
-            raise _refused(fill, f"{-fill.cash} to pay from {self.cash}")
-        positions = dict(self.positions)
-        if after == 0:
-            del positions[fill.asset]
-        elif held is None:
-            price = float(fill.price)
-            positions[fill.asset] = Position(after, fill.time, price, price)
-        elif fill.shares < 0:
-            positions[fill.asset] = replace(held, shares=after)
-        else:
-            paid = exact(held.entry_price) * before + fill.price * fill.shares
-            positions[fill.asset] = replace(held, shares=after, entry_price=float(paid / after))
+        cash, positions = self.cash, dict(self.positions)
+        for fill in fills:
+            after = _after(fill, positions.get(fill.asset))
+            if after is None:
+                del positions[fill.asset]
+            else:
+                positions[fill.asset] = after
+            if cash + fill.cash < 0 and fill.shares > 0:
+                raise _refused(fill, f"{-fill.cash} to pay from {cash}")
+            cash += fill.cash
         return replace(self, cash=cash, positions=positions)
 
 
@@ -256,6 +255,23 @@ class Policy(Protocol):
     def prepare(self, bars: pd.DataFrame) -> "Prepared": ...
 
     def plan(self, prepared: "Prepared", at: pd.Timestamp, book: Book) -> Plan: ...
+
+
+def _after(fill: Fill, held: Position | None) -> Position | None:
+    """The position once `fill` is booked; None where all of it was sold."""
+    before = held.shares if held else 0
+    after = before + fill.shares
+    if after < 0:
+        raise _refused(fill, f"{-fill.shares} sold where {before} are held")
+    if held is None:
+        price = float(fill.price)
+        return Position(after, fill.time, price, price)
+    if after == 0:
+        return None
+    if fill.shares < 0:
+        return replace(held, shares=after)
+    paid = exact(held.entry_price) * before + fill.price * fill.shares
+    return replace(held, shares=after, entry_price=float(paid / after))
 
 
 def _refused(fill: Fill, what: str) -> DataError:

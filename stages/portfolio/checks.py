@@ -73,19 +73,18 @@ class TrailingStop:
         }
 
     def judge(self, day: Day, book: Book) -> Verdict:
-        exits, unknown = {}, []
-        for asset, position in book.positions.items():
-            if not day.traded(asset):
-                continue
-            price = day.price(asset)
-            span = self.multiple * price * day.value(f"range.{self.period}", asset)
-            if not np.isfinite(span):
-                unknown.append(asset)
-            elif price < position.highest - span:
-                exits[asset] = (
-                    f"trailing stop: close {price:.6g} below {position.highest - span:.6g}, "
-                    f"the highest {position.highest:.6g} less {self.multiple:g} ranges"
-                )
+        prices, traded = day.quotes(book.positions)
+        highest = np.array([position.highest for position in book.positions.values()])
+        floors = highest - self.multiple * prices * day.values(
+            f"range.{self.period}", book.positions
+        )
+        known, names = np.isfinite(floors), list(book.positions)
+        exits = {
+            names[k]: f"trailing stop: close {prices[k]:.6g} below {floors[k]:.6g}, "
+            f"the highest {highest[k]:.6g} less {self.multiple:g} ranges"
+            for k in np.flatnonzero(traded & (prices < floors)).tolist()
+        }
+        unknown = [names[k] for k in np.flatnonzero(traded & ~known).tolist()]
         return Verdict(_counted(exits, "sold", unknown), exits)
 
 
@@ -113,10 +112,13 @@ class TimeStop:
 
     def judge(self, day: Day, book: Book) -> Verdict:
         exits = {}
-        for asset, position in book.positions.items():
-            held, gain = day.since(position.entered), day.price(asset) / position.entry_price - 1
-            if held >= self.bars and gain < self.below and day.traded(asset):
-                exits[asset] = f"time stop: {gain:+.1%} after {held} bars"
+        prices, traded = day.quotes(book.positions)
+        entries = np.array([position.entry_price for position in book.positions.values()])
+        gains, names = prices / entries - 1, list(book.positions)
+        for k in np.flatnonzero(traded & (gains < self.below)).tolist():
+            held = day.since(book.positions[names[k]].entered)
+            if held >= self.bars:
+                exits[names[k]] = f"time stop: {gains[k]:+.1%} after {held} bars"
         return Verdict(_counted(exits, "sold"), exits)
 
 
@@ -153,7 +155,7 @@ class CircuitBreaker:
         past = day.past(market, self.bars)
         if not np.isfinite(past[-1]):
             return Verdict(f"unavailable: the market has no close at {day.time:%Y-%m-%d}")
-        depth = float(past[-1] / np.nanmax(past) - 1)
+        depth = float(past[-1] / np.fmax.reduce(past) - 1)  # the highest of those that are known
         said = f"market {depth:+.1%} from its high of {len(past)} bars"
         if depth < self.drawdown:
             return Verdict(said, blocked=f"circuit breaker: {said}, limit {self.drawdown:+.0%}")

@@ -1,6 +1,6 @@
 """Bars and what follows from them as tables of time by asset, made once and read day by day."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import signature
@@ -10,7 +10,8 @@ import pandas as pd
 
 from stages.base import DataError
 from stages.features.rows import Rows, reads
-from stages.panel import BARS, age, check_panel, warms_up
+from stages.panel import BARS, check_panel, warms_up
+from stages.portfolio.members import MEMBER
 
 LIVING = 20  # rows without a bar after which an asset no longer counts as listed
 Column = Callable[..., np.ndarray]
@@ -57,6 +58,18 @@ class Prepared:
         """Number of each asset."""
         return {asset: number for number, asset in enumerate(self.assets)}
 
+    def places(self, assets: Iterable[str]) -> np.ndarray:
+        """Numbers of n assets: int of shape (n,); mostly those that were asked about before."""
+        asked = tuple(assets)
+        if asked not in self._places:
+            self._places.clear()
+            self._places[asked] = np.array([self.place[asset] for asset in asked], dtype=int)
+        return self._places[asked]
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, ...], np.ndarray]:
+        return {}
+
     @cached_property
     def names(self) -> pd.Index:
         """The assets as an index."""
@@ -71,9 +84,23 @@ class Prepared:
     def _instants(self) -> np.ndarray:
         return self.times.as_unit("ns").asi8
 
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """Row of each instant: most questions are about one of them."""
+        unique = self._instants.tolist() if self.times.is_unique else []
+        return {instant: row for row, instant in enumerate(unique)}
+
     def row(self, at: pd.Timestamp) -> int:
         """Number of the last row that was known at `at`, -1 if none was."""
-        return int(np.searchsorted(self._instants, at.value, side="right")) - 1
+        found = self._rows.get(at.value)
+        if found is None:
+            found = int(np.searchsorted(self._instants, at.value, side="right")) - 1
+        return found
+
+    def row_from(self, at: pd.Timestamp) -> int:
+        """Number of the first row that was known at `at` or later, T if none was."""
+        found = self._rows.get(at.value)
+        return int(np.searchsorted(self._instants, at.value)) if found is None else found
 
     def day(self, at: pd.Timestamp) -> "Day":
         """The row of a decision time.
@@ -117,6 +144,10 @@ class Day:
         """One value of one asset."""
         return float(self.prepared.columns[name][self.row, self.prepared.place[asset]])
 
+    def values(self, name: str, assets: Iterable[str]) -> np.ndarray:
+        """Values of n assets: float64 of shape (n,)."""
+        return self.prepared.columns[name][self.row].take(self.prepared.places(assets))
+
     def past(self, table: np.ndarray, rows: int) -> np.ndarray:
         """The last `rows` rows of a table of `Prepared`, fewer at its start."""
         return table[max(self.row + 1 - rows, 0) : self.row + 1]
@@ -129,9 +160,21 @@ class Day:
             return seen[self.row] > 0
         return seen[self.row] > seen[self.row - LIVING]
 
+    @property
+    def belongs(self) -> np.ndarray:
+        """Assets of the universe of the day, all where none was given: bool of shape (A,)."""
+        if MEMBER not in self.prepared.columns:
+            return np.ones(len(self.assets), dtype=bool)
+        return self.column(MEMBER) != 0  # NaN: no bar, so it is not traded either
+
     def traded(self, asset: str) -> bool:
         """Whether `asset` was traded in the row."""
         return bool(self.prepared.open[self.row, self.prepared.place[asset]])
+
+    def quotes(self, assets: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`price` and `traded` of n assets at once: float64 and bool of shape (n,)."""
+        places, row = self.prepared.places(assets), self.row
+        return self.prepared.last[row].take(places), self.prepared.open[row].take(places)
 
     def price(self, asset: str) -> float:
         """Newest close of `asset`, NaN before its first."""
@@ -140,7 +183,7 @@ class Day:
     def since(self, time: pd.Timestamp) -> int:
         """Rows that have passed since the row that a bar or a decision at `time` belongs to."""
         # the first row known no earlier: the bar of an exchange that closes before others
-        return self.row - int(np.searchsorted(self.prepared._instants, time.value))
+        return self.row - self.prepared.row_from(time)
 
 
 @warms_up(lambda **_: 0)
@@ -193,6 +236,7 @@ def prepare(bars: pd.DataFrame, columns: Mapping[str, Column]) -> Prepared:
     tables = {"close": grid.spread(rows.columns["close"])}
     tables |= {name: grid.spread(rows.run(function)) for name, function in columns.items()}
     traded = np.isfinite(tables["close"])
+    age = np.arange(len(bars)) - np.repeat(rows.starts[:-1], np.diff(rows.starts))
     if "volume" in rows.columns:
         traded &= grid.spread(rows.columns["volume"]) != 0  # NaN is unknown, not none
     return Prepared(
@@ -200,7 +244,7 @@ def prepare(bars: pd.DataFrame, columns: Mapping[str, Column]) -> Prepared:
         tuple(rows.assets[grid.order].tolist()),
         tables,
         _carried(tables["close"]),
-        np.maximum.accumulate(grid.spread(age(bars) + 1.0, 0.0), axis=0).astype("int32"),
+        np.maximum.accumulate(grid.spread(age + 1.0, 0.0), axis=0).astype("int32"),
         traded,
         grid.latest(rows.columns["market"]) if "market" in rows.columns else None,
         grid.sessions,
@@ -230,10 +274,15 @@ class _Grid:
         np.maximum.at(last, codes, rows.time_codes)
         return cls(rows.times[last], days, codes, asset, order, known)
 
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Where each of N bars stands in the table, row after row."""
+        return self.rows * len(self.order) + self.assets
+
     def spread(self, values: np.ndarray, missing: float = np.nan) -> np.ndarray:
         """Values of N bars as a table of shape (T, A)."""
         table = np.full((len(self.times), len(self.order)), missing)
-        table[self.rows, self.assets] = values
+        table.ravel()[self.places] = values
         return table
 
     def latest(self, values: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
 """What every policy does at a decision time: value, cluster, check, choose, size, order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -13,9 +13,10 @@ import pandas as pd
 from stages.base import DataError
 from stages.features.returns import log_return
 from stages.panel import warmup
-from stages.portfolio.book import Book, Order, Plan
-from stages.portfolio.checks import Check
+from stages.portfolio.book import Book, Order, Plan, Position
+from stages.portfolio.checks import Check, Verdict
 from stages.portfolio.clusters import Clusters, cluster_of
+from stages.portfolio.members import MEMBER, membership
 from stages.portfolio.prepared import Column, Day, Prepared, prepare
 from stages.portfolio.situation import (
     MOVE,
@@ -29,6 +30,8 @@ from stages.portfolio.situation import (
 )
 from stages.portfolio.sizes import Sizes, lots
 from stages.portfolio.target import Choice
+
+LEFT = "left the universe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +110,13 @@ class Rebalancing(ABC):
         return replace(self, sizes=replace(self.sizes, lots=dict(sizes)))
 
     def prepare(self, bars: pd.DataFrame) -> Prepared:
-        """Causal columns of all rows at once; see `stages.portfolio.prepared.prepare`."""
-        return prepare(bars, self.columns)
+        """Causal columns of all rows at once; see `stages.portfolio.prepared.prepare`.
+
+        Where `bars` have the column `stages.portfolio.members.MEMBER`, only assets that belong on
+        the day are judged, and a holding that has left is sold as for risk.
+        """
+        belongs = {MEMBER: membership} if MEMBER in bars else {}
+        return prepare(bars, self.columns | belongs)
 
     def plan(self, prepared: Prepared, at: pd.Timestamp, book: Book) -> Plan:
         """What to do at the bar after `at`.
@@ -137,27 +145,31 @@ class Rebalancing(ABC):
         book, said = self._up_to_date(day, book, worth)
         verdicts = {name: check.judge(day, book) for name, check in self._checks.items()}
         said |= {name: verdict.said for name, verdict in verdicts.items()}
-        found = [(a, why) for v in verdicts.values() for a, why in v.exits.items()]
-        calm, place = self._calm(day), day.prepared.place
-        held = [(a, why) for a, why in reversed(found) if a in book.positions]
-        exits = {a: why for a, why in held if calm[place[a]]}  # the first check has the word
-        now = self._situation(day, book, exits, [v.blocked for v in verdicts.values()])
-        due = self._due(day, book) and now.judged.any()
-        choice = self.choose(now, self.ranks(now)) if due else None
+        exits = self._forced(day, book, verdicts.values())
+        blocked = "; ".join(v.blocked for v in verdicts.values() if v.blocked)
+        kept = book
+
+        @cache  # on most days of a simulation nobody asks
+        def now() -> Situation:
+            return self._situation(day, kept, exits, blocked)
+
+        due = self._due(day, book) and now().judged.any()
+        choice = self.choose(now(), self.ranks(now())) if due else None
         weights: dict[str, float] = {}
-        if choice is None:
-            orders = _exits(now, exits)
-        else:
+        orders: tuple[Order, ...] = ()
+        if choice is not None:
             book = replace(book, rebalanced=day.time)
-            weights = self._weights(now, choice)
-            orders = self._orders(now, choice, weights, exits, worth)
+            weights = self._weights(now(), choice)
+            orders = self._orders(now(), choice, weights, exits, worth)
+        elif exits:
+            orders = _exits(now(), exits)
         return LazyPlan(
             orders,
             book,
             said,
-            lambda: signals(now),
-            lambda: scores(now, self.ranks(now), weights if choice else None),
-            lambda: skipped(now, self.warmup, self.jump),
+            lambda: signals(now()),
+            lambda: scores(now(), self.ranks(now()), weights if choice else None),
+            lambda: skipped(now(), self.warmup, self.jump),
         )
 
     def _due(self, day: Day, book: Book) -> bool:
@@ -169,11 +181,15 @@ class Rebalancing(ABC):
 
     def _up_to_date(self, day: Day, book: Book, worth: Decimal) -> tuple[Book, dict[str, str]]:
         """The book with today's highest closes, peak and clusters."""
-        positions = dict(book.positions)
-        for asset, position in positions.items():
-            price = day.price(asset)
-            if price > position.highest and day.traded(asset):
-                positions[asset] = replace(position, highest=price)
+        positions, (prices, traded) = dict(book.positions), day.quotes(book.positions)
+        higher = traded & (prices > [position.highest for position in positions.values()])
+        if higher.any():
+            for (asset, held), price, up in zip(
+                book.positions.items(), prices, higher, strict=True
+            ):
+                if up:
+                    bought = (held.shares, held.entered, held.entry_price)
+                    positions[asset] = Position(*bought, float(price))
         book = replace(book, as_of=day.time, positions=positions, peak=max(book.peak, float(worth)))
         if not self.clusters.due(day, book):
             return book, {}
@@ -185,14 +201,12 @@ class Rebalancing(ABC):
         count = f"{len(found)} assets in {len(set(found.values()))} clusters"
         return replace(book, clusters=found, clustered=day.time), {"clusters": count}
 
-    def _situation(
-        self, day: Day, book: Book, exits: Mapping[str, str], blocked: list[str]
-    ) -> Situation:
+    def _situation(self, day: Day, book: Book, exits: Mapping[str, str], blocked: str) -> Situation:
         held, barred = (np.zeros(len(day.assets), dtype=bool) for _ in range(2))
         held[[day.prepared.place[asset] for asset in book.positions]] = True
         barred[[day.prepared.place[asset] for asset in exits]] = True
         opinion = self.opinion(day, held)
-        judged = self._calm(day) & np.isfinite(opinion.signals)
+        judged = self._calm(day) & day.belongs & np.isfinite(opinion.signals)
         if self.by_volatility:
             judged &= np.isfinite(day.column("volatility"))
         for values in opinion.columns.values():
@@ -205,9 +219,22 @@ class Rebalancing(ABC):
             judged,
             held & judged & ~barred,
             barred,
-            "; ".join(filter(None, blocked)),
+            blocked,
             max(self.sizes.positions - stuck, 0),
         )
+
+    def _forced(self, day: Day, book: Book, verdicts: Iterable[Verdict]) -> dict[str, str]:
+        """Holdings that must go and can be traded, and why: the first check has the word."""
+        found = [(asset, why) for verdict in verdicts for asset, why in verdict.exits.items()]
+        if MEMBER in day.prepared.columns:
+            belong = day.belongs.take(day.prepared.places(book.positions)).tolist()
+            found += [
+                (a, LEFT) for a, is_in in zip(book.positions, belong, strict=True) if not is_in
+            ]
+        if not found:
+            return {}
+        calm, place = self._calm(day), day.prepared.place
+        return {a: why for a, why in reversed(found) if a in book.positions and calm[place[a]]}
 
     def _calm(self, day: Day) -> np.ndarray:
         """Assets that were traded and did not jump: bool of shape (A,)."""
@@ -278,12 +305,14 @@ def _worth(day: Day, book: Book) -> Decimal:
             why="a holding that is not looked at would keep its shares for ever",
             cure="bring its bars, or book the sale",
         )
-    return book.value({asset: day.price(asset) for asset in book.positions})
+    prices = day.quotes(book.positions)[0].tolist()
+    return book.value(dict(zip(book.positions, prices, strict=True)))
 
 
 def _exits(now: Situation, reasons: Mapping[str, str]) -> tuple[Order, ...]:
-    held = now.book.positions
-    return tuple(order(now, asset, -held[asset].shares, why, {}) for asset, why in reasons.items())
+    # by name: a book that was stored and restored holds them in another order
+    held, sold = now.book.positions, sorted(reasons.items())
+    return tuple(order(now, asset, -held[asset].shares, why, {}) for asset, why in sold)
 
 
 def _trim(choice: Choice, asset: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stages.portfolio.book import Action, Book, Order, Plan, exact
+from stages.portfolio.members import MEMBER
 from stages.portfolio.prepared import Day
 
 MOVE = "move"  # one-bar log return
@@ -174,6 +175,8 @@ def skipped(now: Situation, need: int, jump: float | None) -> dict[str, str]:
         seen = int(prepared.seen[row, place])
         if not np.isfinite(prepared.columns["close"][row, place]):
             why = "no bar" if seen else "not listed yet"
+        elif MEMBER in prepared.columns and not prepared.columns[MEMBER][row, place]:
+            why = "not in the universe"
         elif not prepared.open[row, place]:
             why = "halted: no volume"
         elif jump is not None and abs(moved := prepared.columns[MOVE][row, place]) > jump:

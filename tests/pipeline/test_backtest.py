@@ -10,6 +10,8 @@ import pytest
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from experiments.benchmarks.backtest.markets import lasting
+from experiments.benchmarks.backtest.planted import decided, reached
 from pipeline import ledger
 from pipeline.assemble import assemble, load_source
 from pipeline.backtested import costs_of, remarks, store
@@ -18,12 +20,18 @@ from pipeline.books import read_snapshot, snapshots
 from pipeline.data.instruments import Instruments
 from pipeline.data.sources import frame
 from pipeline.report.backtest_page import show_backtest, show_backtests, write_backtest
-from pipeline.report.backtest_words import NAMED, written
+from pipeline.report.backtest_words import NAMED, settings, written
+from pipeline.unseen import evaluated
+from stages.backtest.judgement import judge
 from stages.backtest.metrics import sharpe
 from stages.backtest.simulate import simulate
 from stages.base import ConfigError, DataError, SieveError
+from stages.folds import PurgedWalkForward
+from stages.labels import FixedHorizon
 from stages.online.replay import ReplayBuffer
 from stages.panel import until
+from stages.portfolio.prepared import given, reading
+from stages.portfolio.top import TopScores
 from tests.conftest import command, composed, tiny_pipeline
 from tests.stages.backtest.conftest import Daily, walk
 
@@ -192,7 +200,33 @@ def test_a_search_chooses_on_the_past_and_counts_every_variant(cfg, source, tmp_
     page = (tmp_path / "page.html").read_text()
     assert "What was tried" in page
     assert "4 variants were simulated" in page
+    yearly = trials.apply(lambda column: sharpe(column.to_numpy(), result.judgement.per_year))
+    rows = {(row["setting"], row["value"]): row for row in settings(yearly)}
+    assert list(rows) == [("every", "3"), ("every", "6"), ("buffer.buy", "2"), ("buffer.buy", "4")]
+    pair = yearly[["every=3 buffer.buy=4", "every=6 buffer.buy=4"]]
+    row = rows["buffer.buy", "4"]
+    assert (row["count"], row["mean"]) == (2, f"{pair.mean():+.2f}")
+    assert (row["low"], row["high"]) == (f"{pair.min():+.2f}", f"{pair.max():+.2f}")
+    assert "How much each setting matters" in page
     show_backtest(result, tmp_path)
+
+
+def test_only_members_are_traded_and_the_missing_are_told(cfg, source, tmp_path):
+    days = source.bars["session"].drop_duplicates().sort_values()
+    middle = f"{days.iloc[-20]:%Y-%m-%d}"
+    rows = "".join(f"A{k},2000-01-01,{middle}\n" for k in range(4))
+    rows += "".join(f"A{k},{middle},\n" for k in range(4, 6)) + "GONE,2000-01-01,\n"
+    path = tmp_path / "members.csv"
+    path.write_text(f"asset,from,to\n{rows}")
+    every = backtest(changed(cfg, root=str(tmp_path)), source)
+    result = backtest(changed(cfg, root=str(tmp_path), universe=str(path)), source)
+    assert result.standing.trials == 2
+    assert set(result.run.orders["asset"]) <= {f"A{k}" for k in range(6)}
+    after = result.run.orders[result.run.orders["decided"] > pd.Timestamp(middle, tz="UTC")]
+    assert set(after.loc[after["action"] == "BUY", "asset"]) <= {"A4", "A5"}
+    assert not every.judgement.benchmark.equals(result.judgement.benchmark)  # of members too
+    assert any("never there: GONE" in line for line in result.warnings)
+    assert any(line.startswith("Bought is only what belonged") for line in result.assumptions)
 
 
 def test_the_span_and_the_benchmark_are_those_asked_for(cfg, source, done, tmp_path):
@@ -204,6 +238,22 @@ def test_the_span_and_the_benchmark_are_those_asked_for(cfg, source, done, tmp_p
     closes = source.bars["close"].xs("A3")
     moved = closes[result.run.days.index].to_numpy()
     np.testing.assert_allclose(result.judgement.benchmark, moved[1:] / moved[:-1] - 1)
+
+
+def test_settings_with_lists_stay_whole_and_those_that_did_not_vary_are_left_out():
+    sharpes = pd.Series([1.0, 2.0], ["bars=[20, 60] every=5", "bars=[10, 30] every=5"])
+    assert [(r["setting"], r["value"], r["mean"]) for r in settings(sharpes)] == [
+        ("bars", "[20, 60]", "+1.00"),
+        ("bars", "[10, 30]", "+2.00"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [(-0.0004, "+.1%", "+0.0%"), (-0.001, ".2f", "0.00"), (-0.1, "+.1%", "-10.0%"), (None, "", "")],
+)
+def test_what_is_written_as_nothing_has_no_minus(value, form, text):
+    assert written(value, form) == text
 
 
 def test_runs_stand_side_by_side(done):
@@ -297,6 +347,31 @@ def test_a_model_trades_only_on_bars_that_it_never_saw(tiny_market, tmp_path):
     late = changed(asked, start=f"{times[-1] + pd.Timedelta(days=9):%Y-%m-%d}")
     with pytest.raises(DataError, match="no decision time is left"):
         backtest(late, load_source(asked))
+
+
+@pytest.mark.parametrize(("snr", "found"), [(0.8, True), (0.0, False)])
+def test_decided_signals_reach_the_floors_on_a_planted_market_and_not_on_noise(snr, found):
+    """Sharpe ratio above 1, drawdown below 15 %, wins above 55 %, filled a bar later, with costs.
+
+    The bars above the floors, at full size: experiments/benchmarks/backtest/planted.py.
+    """
+    market = lasting(seed=5, times=620, assets=12, snr=snr)
+    times = market.panel.index.get_level_values("time").unique()
+    sieve = tiny_pipeline(
+        refiner=None,
+        labels=FixedHorizon(horizon=5, delay=1),
+        folds=PurgedWalkForward(n_folds=4, first=0.3, embargo=6),
+        replay=ReplayBuffer(window=1, capacity=300),
+    )
+    sieve.fit(until(market.panel, times[459]))
+    index = market.panel.index
+    said = evaluated(sieve, market.panel, index[index.get_level_values("time") > times[459]])
+    panel = market.panel.assign(decided=decided(said).reindex(index))
+    score = reading(given, values="decided")
+    run = simulate(panel, TopScores(score=score, every=5), costs=0.002, start=times[460])
+    figures = judge(run, panel, resamples=2).figures
+    assert reached(figures, 1) == found
+    assert (len(run.trips) > 20) == found
 
 
 @pytest.mark.realdata

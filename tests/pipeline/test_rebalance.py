@@ -26,7 +26,7 @@ from tests.conftest import ROOT, command, composed
 from tests.stages.portfolio.conftest import ASSETS, bars_of, walks
 
 SCHEMA = json.loads((ROOT / "schemas" / "order-v1.json").read_text())
-READ = ("data", "instruments", "portfolio", "costs", "terms")
+READ = ("data", "instruments", "portfolio", "costs", "terms", "cache")
 HOLIDAY = "2021-12-24"  # of the New York exchange
 SMALL = (  # the trend policy with a short memory, for a short history
     *(
@@ -312,6 +312,48 @@ def test_a_halted_asset_is_left_out_and_named(tmp_path):
     signals = pd.read_csv(next(tmp_path.glob("signals_*.csv")), index_col=0)
     assert pd.isna(signals.loc["E04", "signal"])  # never 0
     assert signals.loc["E04", ["status", "reason"]].tolist() == ["skipped", "no bar"]
+
+
+def members(folder, text):
+    path = folder / "members.csv"
+    path.write_text(text)
+    return f"universe={path}"
+
+
+def test_only_members_of_the_day_are_bought_and_who_is_missing_is_told(bars, tmp_path):
+    rows = "E00,2020-01-01,\nE01,2020-01-01,2022-01-02\nE02,2022-01-03,2022-01-03\n"
+    asked = members(tmp_path, f"asset,from,to\n{rows}E03,2022-01-04,\nGONE,2020-01-01,\n")
+    told = ran(bars, tmp_path, "as_of=2022-01-03", asked)
+    assert set(told["signals"]) == {"E00", "E02"}
+    assert {told["skipped"][name] for name in ("E01", "E03", "E05")} == {"not in the universe"}
+    assert "33.3% of the members of the day have no bar; never there: GONE." in told["alerts"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("asset\nE00\n", "SV-F16"),
+        ("asset,from,to\nE00,,\n", "SV-F16"),
+        ("", "SV-F19"),
+        (None, "SV-F20"),
+    ],
+)
+def test_a_list_of_members_without_dates_stops_the_run(bars, tmp_path, text, code):
+    asked = f"universe={tmp_path}/none.csv" if text is None else members(tmp_path, text)
+    assert refused(bars, tmp_path, code, "as_of=2022-01-03", asked).exit_code == 3
+    assert not list(tmp_path.glob("orders_*.csv"))
+
+
+def test_a_price_below_zero_is_set_aside_and_the_asset_left_out(tmp_path):
+    path = market(tmp_path / "bars.parquet")
+    last = days_of(path, "2021-01-01", 999)[-1]
+    table = pd.read_parquet(path)
+    wrong = (table["asset"] == "E04") & (table["time"] == last)
+    table.loc[wrong, "low"] = -1.0
+    table.to_parquet(path)
+    told = ran(path, tmp_path, f"as_of={last}")
+    assert told["skipped"] == {"E04": "no bar"}
+    assert "SV-F14" in (tmp_path / "bad.csv").read_text()
 
 
 def test_much_turnover_is_an_alert(bars, tmp_path):

@@ -3,6 +3,26 @@
 import numpy as np
 import pandas as pd
 
+from stages.markets.market import AMPLITUDE, Moves, last_bar, plant, scaled, third, total
+
+STAYS = 0.95  # correlation of a planted feature with itself a bar later: half gone in 13.5 bars
+
+
+def lasting(seed, times, assets, snr, stays=STAYS, features=6):
+    """The market `tabular` with features that stay: an order filled a bar later still earns.
+
+    With `stays` of 0 the move is over before an order can be filled, so no honest backtest can earn
+    it. An `snr` of 0 is noise.
+    """
+    rng = np.random.default_rng(seed)
+    x_ATF = rng.standard_normal((assets, times, features))
+    for t in range(1, times):
+        x_ATF[:, t] = stays * x_ATF[:, t - 1] + np.sqrt(1 - stays**2) * x_ATF[:, t]
+    terms = scaled(last_bar(x_ATF), AMPLITUDE * snr)
+    tilt = total(terms)
+    moves = Moves(tilt, rng.standard_normal((assets, times)), third(tilt))
+    return plant(x_ATF.astype("float32"), moves, terms)
+
 
 def market(assets, bars, seed=0):
     """Open, high, low, close of shape (T, A); a common factor, own trends, own noise."""

@@ -2,8 +2,8 @@
 
 Words: ``preset=small`` (or full), ``sizing=N`` (random sizes), ``peers=PYTHON`` (an interpreter
 that has vectorbt and backtesting; without it they are left out), ``only=policy,weights`` (of
-policy, decision, weights, peers, sweep, exactness), ``readme=true`` (puts the table into the
-README). Seconds are of the processor: others may be busy too.
+policy, where, decision, weights, peers, sweep, exactness), ``readme=true`` (puts the table into
+the README). Seconds are of the processor: others may be busy too.
 """
 
 import os
@@ -20,7 +20,7 @@ import resource  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
+from dataclasses import dataclass, field, replace  # noqa: E402
 from decimal import Decimal  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -111,6 +111,7 @@ def rows_of(preset, peers, only):
     bars, trend = panel(prices), policy()
     parts = {
         "policy": lambda: simulated(prices, bars, trend, preset.repeats),
+        "where": lambda: where(bars, trend),
         "decision": lambda: daily(preset),
         "weights": lambda: weights(preset),
         "peers": lambda: expressed(prices, preset, peers, ("crossing", "weights", "backtesting")),
@@ -137,6 +138,57 @@ def simulated(prices, bars, trend, repeats):
     work = f"simulate the trend policy, {prices['close'].shape[1]} assets x {len(run.days)} days"
     note = f"correlation of returns {same:.3f}; {count} and {fills} fills"
     yield work, ours, "plain pandas", theirs, ratio, ">= 20", note
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A policy that notes how long its preparation and each of its plans take."""
+
+    policy: object
+    seconds: dict = field(default_factory=dict)
+
+    @property
+    def warmup(self):
+        return self.policy.warmup
+
+    def prepare(self, bars):
+        began = time.perf_counter()
+        prepared = self.policy.prepare(bars)
+        self.seconds["indicators"] = [time.perf_counter() - began]
+        return prepared
+
+    def plan(self, prepared, at, book):
+        began = time.perf_counter()  # process_time is too coarse for a plan
+        plan = self.policy.plan(prepared, at, book)
+        kind = "stops" if plan.orders else "quiet"
+        if plan.book.rebalanced == at:
+            kind = "clustering" if plan.book.clustered == at else "regular"
+        self.seconds.setdefault(kind, []).append(time.perf_counter() - began)
+        return plan
+
+
+def where(bars, trend):
+    """What the time of the simulation goes into, seconds of the clock."""
+    simulate(bars, trend, costs=2 * FEE)
+    timed = Timed(trend)
+    began = time.perf_counter()
+    run = simulate(bars, timed, costs=2 * FEE)
+    whole = time.perf_counter() - began
+    heads = {
+        "indicators": "indicators of all days",
+        "clustering": "regular decisions with new clusters",
+        "regular": "other regular decisions",
+        "stops": "days between them with a stop",
+        "quiet": "days between them on which nothing happens",
+    }
+    for kind, head in heads.items():
+        found = timed.seconds.get(kind, [])
+        count = "" if kind == "indicators" else f"{len(found)} "
+        yield f"of it: {count}{head}", sum(found), "", None, None, "", f"{sum(found) / whole:.0%}"
+    rest = whole - sum(map(sum, timed.seconds.values()))
+    fills = int((run.orders["filled"] != 0).sum())
+    work = f"of it: market, {fills} fills, {len(run.days)} valuations, tables"
+    yield work, rest, "", None, None, "", f"{rest / whole:.0%} of {whole * 1000:.0f} ms"
 
 
 def daily(preset):

@@ -122,6 +122,16 @@ def test_ratios_are_of_what_exceeds_cash():
     assert (said.returns - said.rate).abs().max() < 1e-10
 
 
+def test_what_is_held_throughout_leaves_blocks_enough_for_an_interval():
+    bars = walk(2, bars=500, assets=2)
+    run = simulate(bars, Scripted({0: [("A0", 300)]}), costs=0.001, begin=20_000.0)
+    assert run.trips["bars"].tolist() == [498]
+    spread = judge(run, bars, resamples=200)
+    low, high = spread.intervals.loc["volatility", ["low", "high"]]
+    value = spread.figures["volatility"]
+    assert 0.5 * value < low < value < high < 1.5 * value
+
+
 def test_what_flatters_is_warned_of(run, said):
     assert any("less than one" in line for line in said.warnings)
     assert not any("Before costs" in line for line in said.warnings)

@@ -90,6 +90,17 @@ def test_sells_come_first_and_their_value_is_shares_times_price(steps):
             assert order.value == float(exact(order.price) * order.shares)
 
 
+def test_orders_do_not_depend_on_the_order_in_which_a_book_holds_its_positions(
+    policy, prepared, steps
+):
+    exits = 0
+    for row, book, plan in steps:
+        turned = replace(book, positions=dict(reversed(list(book.positions.items()))))
+        assert policy.plan(prepared, prepared.times[row], turned).orders == plan.orders
+        exits = max(exits, sum(order.action == "SELL" for order in plan.orders))
+    assert exits > 1
+
+
 def test_regular_orders_come_every_five_days_and_stops_on_any(steps):
     regular, stops = set(), set()
     for row, _, plan in steps:
