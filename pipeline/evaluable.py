@@ -13,13 +13,18 @@ MEASURES = (*ODDS, "epistemic", "aleatoric", "margin", "margin_sd", "disagreemen
 MEASURES += ("certainty", "certainty_sell", "certainty_buy")
 PROMISES = ("interval_low", "interval_high", *(f"set_{name}" for name in SIDES.values()))
 CURES = {
-    "inputs": "bring the bars and columns that are missing, or raise max_missing before training",
+    "inputs": "bring the bars and columns that are missing or stale, in the units of the training "
+    "bars, or raise max_missing, quality.stale or quality.broken before training",
     "universe": "bring more of the assets that the model was trained on, over the same dates",
 }
 
 
 def obstacles(
-    panel: pd.DataFrame, covered: np.ndarray, warmup: int, max_missing: float
+    panel: pd.DataFrame,
+    covered: np.ndarray,
+    warmup: int,
+    max_missing: float,
+    unfit: pd.Series | None = None,
 ) -> pd.Series:
     """Why each row is not evaluable, in words; empty where it is.
 
@@ -33,8 +38,10 @@ def obstacles(
         Bars of its asset that a row needs, itself included.
     max_missing : float in [0, 1]
         Share of a row's inputs that may be missing.
+    unfit : Series of N text, optional
+        What else is wrong with the inputs, see `Quality.obstacles`.
     """
-    why: Any = pd.Series("", panel.index, dtype=object, name="why")
+    why: Any = pd.Series("", panel.index, dtype=object, name="why") if unfit is None else unfit
     lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
     gaps = lacking > max_missing
     why[gaps] = [f"inputs: {x:.0%} missing > {max_missing:.0%}" for x in lacking[gaps]]

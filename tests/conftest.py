@@ -30,7 +30,7 @@ from stages.ensemble.conformal import Coverage  # noqa: E402
 from stages.ensemble.decide import Decide  # noqa: E402
 from stages.ensemble.stacker import BayesianStacker  # noqa: E402
 from stages.explain.explainer import Explainer  # noqa: E402
-from stages.features.build import GivenFeatures  # noqa: E402
+from stages.features.given import GivenFeatures  # noqa: E402
 from stages.filter.tree_filter import TreeFilter  # noqa: E402
 from stages.folds import PurgedWalkForward  # noqa: E402
 from stages.labels import Given, TripleBarrier  # noqa: E402

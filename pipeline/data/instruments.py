@@ -1,5 +1,6 @@
 """The one table of what each asset is: class, calendar, currency, tick, lot, sector."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,8 @@ from pipeline.nearest import nearest
 from stages.base import ConfigError, DataError
 
 log = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"  # sector of an asset of which nothing else is said
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Instrument:
     currency: str = "USD"
     tick: float = 0.01
     lot: float = 1.0
-    sector: str = "unknown"
+    sector: str = UNKNOWN
     negative_price: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +94,15 @@ class Instruments:
     def classes(self, assets: Iterable[str]) -> np.ndarray:
         """Asset class of each of N assets: shape (N,), text."""
         return self.column("asset_class", assets)
+
+    def sectors(self, assets: Iterable[str]) -> np.ndarray:
+        """A number for the sector of each of N assets, NaN where it is unknown: float64 (N,).
+
+        The number is made of the name, so that it is the same in every table of instruments.
+        """
+        names, codes = np.unique(self.column("sector", assets), return_inverse=True)
+        numbers = [np.nan if name == UNKNOWN else _number(str(name)) for name in names]
+        return np.array(numbers, dtype="float64")[codes]
 
     def column(self, name: str, assets: Iterable[str]) -> np.ndarray:
         """One field of `Instrument` for each of N assets: shape (N,)."""
@@ -153,6 +165,11 @@ def read_instruments(path: str, default: Mapping[str, Any] | None = None) -> Ins
     return Instruments(
         {str(asset): _present(row) for asset, row in rows.iterrows()}, default=default or {}
     )
+
+
+def _number(name: str) -> int:
+    # 48 bits, which a float64 holds exactly
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "little")
 
 
 def _present(row: pd.Series) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class Intake:
     limits : mapping
         See `pipeline.data.rules.Limits`.
     instruments : Instruments or None
+        Whose price may be negative, each asset's calendar, and its sector: a column ``sector`` of
+        numbers, where the table knows any and the file has none of its own.
     survivors : bool, default=False
         Whether the universe was chosen with hindsight; told in every report.
     """
@@ -146,7 +148,7 @@ class Intake:
                 f"for, {sum(report.refused.values())} refused",
                 cure="check data.path, data.start, data.end and data.assets",
             )
-        bars = self._with_market(as_panel(found.table[found.sound]))
+        bars = self._with_sector(self._with_market(as_panel(found.table[found.sound])))
         for line in report.lines():
             log.info("%s: %s", name, line)
         return Source(bars, None, None, digest(bars), report, self.survivors, name)
@@ -222,6 +224,13 @@ class Intake:
             write_quarantine(self.quarantine, found.refused())
         if report.refused_share > self.max_refused_share:
             raise too_many(report, self.max_refused_share)
+
+    def _with_sector(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """Add the number of each asset's sector, if the instruments table knows any of them."""
+        if self.instruments is None or "sector" in bars:
+            return bars
+        numbers = self.instruments.sectors(bars.index.get_level_values("asset"))
+        return ordered(bars.assign(sector=numbers)) if np.isfinite(numbers).any() else bars
 
     def _with_market(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Add the last close of the market asset that was known at each time."""

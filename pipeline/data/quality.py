@@ -43,9 +43,16 @@ class QualityReport:
         """Refused rows over rows in, in [0, 1]."""
         return sum(self.refused.values()) / self.rows_in if self.rows_in else 0.0
 
+    @property
+    def score(self) -> float:
+        """Rows that are neither refused nor flagged, in [0, 100]: 100 where none is."""
+        odd = sum(self.refused.values()) + sum(self.flagged.values())
+        return 100.0 * max(1.0 - odd / self.rows_in, 0.0) if self.rows_in else 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able content."""
         return {
+            "score": self.score,
             "rows_in": self.rows_in,
             "rows_kept": self.rows_kept,
             "duplicates": self.duplicates,

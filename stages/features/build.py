@@ -1,7 +1,7 @@
 """From bars to a panel: run the configured features, rules and context, say what is left out."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -10,8 +10,8 @@ import pandas as pd
 from numba import njit
 
 from stages.base import DataError, State
-from stages.features.rows import Rows, across_assets, reads
-from stages.panel import age, check_panel, named, warmup
+from stages.features.rows import Rows, across_assets, forgets, reads
+from stages.panel import age, check_panel, warmup
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class FeatureSet:
         Where the market came from in `fit`; later bars are held to it.
     built_ : list of str
         Columns that the bars of `fit` could feed; later bars are held to them.
+    dropped_ : list of str
+        Columns that `drop` has taken out since: they are computed only to be read by others.
     """
 
     columns: Mapping[str, Feature]
@@ -66,7 +68,7 @@ class FeatureSet:
         strange = [name for name in self.inner if name not in self.columns]
         if strange or len(set(self.inner)) == len(self.columns):
             raise ValueError(f"inner must name some of the columns, got {strange or 'all of them'}")
-        self._inner = {f"feature.{name}" for name in self.inner}
+        self.dropped_: list[str] = []
         self.left_out_: dict[str, str] = {}
         self._said: set[str] = set()
 
@@ -95,10 +97,31 @@ class FeatureSet:
         """
         for name in ("universe_", "market_", "built_"):
             self.__dict__.pop(name, None)
+        self.dropped_ = []
         rows, market, wanted = self._prepare(bars)
         self.universe_ = {asset: first.isoformat() for asset, first in rows.listed().items()}
         self.market_, self.built_ = market, list(wanted)
         return self
+
+    def drop(self, names: Iterable[str]) -> Self:
+        """Leave features out from now on, as training found nothing in them: see `Quality`."""
+        self.dropped_ = [*self.dropped_, *names]
+        return self
+
+    @property
+    def hidden(self) -> set[str]:
+        """Columns that are computed where others read them, and not kept."""
+        return {f"feature.{name}" for name in self.inner} | set(self.dropped_)
+
+    @property
+    def reads_bars(self) -> bool:
+        """Whether the columns are made of the bars."""
+        return True
+
+    def sources(self, bars: pd.DataFrame) -> list[str]:
+        """Columns of `bars` that the functions read."""
+        read = {column for _, f in self.functions() for column in reads(f).values()}
+        return [str(name) for name in bars.columns if name in read]
 
     def build(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Return `bars` with the columns of every feature, rule and context they can feed.
@@ -118,50 +141,114 @@ class FeatureSet:
         DataError
             If the bars lack what `fit` had, feed nothing, or a column comes out infinite.
         """
-        return _joined(bars, self._made(bars, "float32"))
+        return joined(bars, self.table(bars))
 
-    def values(self, bars: pd.DataFrame) -> pd.DataFrame:
+    def table(
+        self,
+        bars: pd.DataFrame,
+        rows: np.ndarray | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
+    ) -> pd.DataFrame:
+        """The columns that `build` adds.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (N, ...)
+        rows : ndarray of bool, shape (N,), optional
+            The newest rows of each asset that are wanted, of a set that `extends`: no more is
+            computed than they look back on.
+        given : mapping of str to float64 ndarray of shape (N,), optional
+            Columns that were computed elsewhere: across assets of which `bars` hold a part.
+
+        Returns
+        -------
+        DataFrame of shape (N, F), or of shape (rows.sum(), F)
+        """
+        return self._made(bars, "float32", rows, given)
+
+    @property
+    def extends(self) -> bool:
+        """Whether `table` can be asked for the newest rows alone, and gives the same bits.
+
+        TA-Lib keeps running sums, so that its columns are made of all history. That cannot be
+        had of a column that looks back on others, or across the assets.
+        """
+        made = {name.removeprefix("feature.") for name, _ in self.functions()}
+        return all(
+            forgets(f) or not (across_assets(f) or made & set(reads(f).values()))
+            for _, f in self.functions()
+        )
+
+    def values(
+        self, bars: pd.DataFrame, given: Mapping[str, np.ndarray] | None = None
+    ) -> pd.DataFrame:
         """The columns that `build` adds, in the float64 in which they are computed."""
-        return self._made(bars, "float64")
+        return self._made(bars, "float64", None, given)
 
-    def _made(self, bars: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    def _made(
+        self,
+        bars: pd.DataFrame,
+        dtype: str,
+        newest: np.ndarray | None,
+        given: Mapping[str, np.ndarray] | None,
+    ) -> pd.DataFrame:
+        given = given or {}
         rows, _, wanted = self._prepare(bars)
         read = {column for f in wanted.values() for column in reads(f).values()}
-        covered = self._covered(rows)
+        compared = any(across_assets(f) for f in wanted.values())
+        covered = self._covered(rows) if compared else np.ones(len(bars), bool)
+        index = bars.index
+        if newest is not None:
+            bars_of = self.warmups
+            kept = rows.back(newest, max(bars_of[name] for name in wanted))
+            whole, rows = rows, rows.of_rows(kept)
+            covered, newest, index = covered[kept], newest[kept], index[kept]
         # whole columns are written: column-major, else this costs several times as much
-        kept = [name for name in wanted if name not in self._inner]
-        table = np.empty((len(bars), len(kept)), dtype, order="F")
+        hidden = self.hidden
+        names = [name for name in wanted if name not in hidden]
+        table = np.empty((len(index), len(names)), dtype, order="F")
         for name, function in wanted.items():
             family, _, short = name.partition(".")
-            if name in self._inner and short not in read:
+            if name in hidden and short not in read:
                 continue
-            values = rows.run(function)
-            if across_assets(function):
+            if name in given:
+                values = given[name]
+            elif newest is None or forgets(function):
+                values = rows.run(function)
+            else:
+                values = whole.run(function)[kept]
+            if across_assets(function) and name not in given:
                 values = np.where(covered, values, np.nan)
             if family == "feature" and short in read:
                 rows.columns.setdefault(short, values)
-            if name in kept and _stored(values, table[:, kept.index(name)]):
-                finite(name, values, bars.index, dtype)
-        return pd.DataFrame(table, bars.index, kept, copy=False)
+            if name not in hidden and _stored(values, table[:, names.index(name)]):
+                finite(name, values, index, dtype)
+        if newest is not None:
+            table, index = table[newest], index[newest]
+        return pd.DataFrame(table, index, names, copy=False)
 
     def ready(self, bars: pd.DataFrame) -> np.ndarray:
         """Rows whose every look-back is complete, and whose time stands for the universe: (N,)."""
         rows, market, wanted = self._prepare(bars)
         old = age(bars) >= self.warmup
-        index = market == "equal weight" and self._reads_market()
+        index = market == "equal weight" and self.reads_market
         if index or any(across_assets(f) for f in wanted.values()):
             return old & self._covered(rows)
         return old
 
     def state(self) -> State:
-        """What `fit` remembered, as JSON values."""
-        return State({"universe": self.universe_, "market": self.market_, "built": self.built_})
+        """What `fit` remembered, as JSON values, with the bars that each column needs."""
+        values = {"universe": self.universe_, "market": self.market_, "built": self.built_}
+        bars = self.warmups
+        warmups = {name: bars[name] for name in self.built_}
+        return State(values | {"dropped": self.dropped_, "warmups": warmups})
 
     def restore(self, state: State) -> Self:
         """Take back what `state` gave."""
         self.universe_ = dict(state.values["universe"])
         self.market_ = state.values["market"]
         self.built_ = list(state.values["built"])
+        self.dropped_ = list(state.values["dropped"])
         return self
 
     def functions(self) -> Iterator[tuple[str, Feature]]:
@@ -174,7 +261,9 @@ class FeatureSet:
             for name, function in functions.items():
                 yield f"{family}.{name}", function
 
-    def _reads_market(self) -> bool:
+    @property
+    def reads_market(self) -> bool:
+        """Whether any function reads the market."""
         return any("market" in reads(function).values() for _, function in self.functions())
 
     def _prepare(self, bars: pd.DataFrame) -> tuple[Rows, str, dict[str, Feature]]:
@@ -210,7 +299,8 @@ class FeatureSet:
             )
         made = trained == "equal weight" or (trained is None and len(rows.assets) > 1)
         if made and "close" in rows.columns:
-            rows.columns["market"] = rows.equal_weight()
+            if self.reads_market:
+                rows.columns["market"] = rows.equal_weight()
             return "equal weight"
         rows.columns.pop("market", None)
         return "absent"
@@ -255,66 +345,13 @@ class FeatureSet:
         for name, reason in left_out.items():
             by_reason.setdefault(reason, []).append(name)
         lines = [f"left out, because {why}: {', '.join(who)}" for why, who in by_reason.items()]
-        if market == "equal weight" and self._reads_market():
+        if market == "equal weight" and self.reads_market:
             lines.append("no market column: the equal-weight index of the assets stands in for it")
         for line in lines:
             if line not in self._said:
                 log.info(line)
         self._said |= set(lines)
         self.left_out_ = left_out
-
-
-@dataclass
-class GivenFeatures:
-    """Pass through the ``feature.*`` and ``context.*`` columns that the data came with.
-
-    Parameters
-    ----------
-    context : sequence of str, default=('regime',)
-        Context columns that must be there.
-    """
-
-    context: Sequence[str] = ("regime",)
-
-    def __post_init__(self) -> None:
-        self.left_out_: dict[str, str] = {}
-
-    @property
-    def warmup(self) -> int:
-        """No look-back: the columns come complete."""
-        return 0
-
-    def fit(self, bars: pd.DataFrame) -> Self:
-        """Check that the columns are there."""
-        self.build(bars)
-        return self
-
-    def build(self, bars: pd.DataFrame) -> pd.DataFrame:
-        """Return `bars` as they are, or name the column that is missing or infinite."""
-        check_panel(bars, [f"context.{name}" for name in self.context])
-        given = named(bars, "feature", "rule", "context")
-        if not named(bars, "feature"):
-            raise DataError(
-                "the data has no feature.* column",
-                code="SV-F20",
-                where=f"columns present: {sorted(map(str, bars.columns))[:40]}",
-                cure="features=core builds them from bars",
-            )
-        for name in given:
-            finite(name, bars[name].to_numpy(), bars.index)
-        return bars
-
-    def ready(self, bars: pd.DataFrame) -> np.ndarray:
-        """Every row: shape (N,)."""
-        return np.ones(len(bars), bool)
-
-    def state(self) -> State:
-        """Nothing is learnt."""
-        return State()
-
-    def restore(self, state: State) -> Self:
-        """Take back nothing."""
-        return self
 
 
 @njit(cache=True)
@@ -344,7 +381,8 @@ def finite(name: str, values: np.ndarray, index: pd.Index, dtype: str = "float32
     return out
 
 
-def _joined(bars: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+def joined(bars: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+    """Bars with the columns that were made of them; refuses a name that is there already."""
     twice: list[Any] = [name for name in made.columns if name in bars.columns]
     if twice:
         raise DataError(

@@ -80,8 +80,18 @@ def _place(session_day: np.ndarray, unit: str) -> np.ndarray:
 
 def _within(session_day: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Day, first day of its month or year, and first day of the next one, as day numbers."""
-    day = np.where(np.isfinite(session_day), session_day, 0).astype("datetime64[D]")
-    first = day.astype(f"datetime64[{unit}]")
+    low = np.fmin.reduce(session_day, axis=None, initial=np.inf)
+    low = low if np.isfinite(low) else 0
+    day = np.where(np.isfinite(session_day), session_day, low).astype("int64")
+    low, high = int(low), day.max(initial=int(low))
+    if day.size <= high - low:
+        return day, *_edges(day, unit)
+    start, stop = _edges(np.arange(low, high + 1), unit)  # each date once, of many assets
+    return day, start[day - low], stop[day - low]
+
+
+def _edges(day: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    first = day.astype("datetime64[D]").astype(f"datetime64[{unit}]")
     edges = (first.astype("datetime64[D]"), (first + 1).astype("datetime64[D]"))
     start, stop = (edge.astype("int64") for edge in edges)
-    return day.astype("int64"), start, stop
+    return start, stop

@@ -10,7 +10,7 @@ bits that the column gives alone: a stream of bars works on the last bars of man
 
 import numpy as np
 
-from stages.features import loops
+from stages.features import halves, loops
 
 
 def window_mean(x: np.ndarray, bars: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def window_mean(x: np.ndarray, bars: int) -> np.ndarray:
 def window_sum(x: np.ndarray, bars: int) -> np.ndarray:
     """Sum of the window."""
     x = checked(x, bars)
-    return loops.sums(x.reshape(-1), bars, beside(x)).reshape(x.shape)
+    return _shaped(halves.sums(_flat(x), bars, beside(x)), x)
 
 
 def window_sd(x: np.ndarray, bars: int) -> np.ndarray:
@@ -29,32 +29,30 @@ def window_sd(x: np.ndarray, bars: int) -> np.ndarray:
     if bars < 2:
         raise ValueError(f"a standard deviation needs 2 bars, got {bars}")
     x = checked(x, bars)
-    return loops.deviations(x.reshape(-1), bars, beside(x)).reshape(x.shape)
+    return _shaped(halves.deviations(_flat(x), bars, beside(x), loops.FLAT), x)
 
 
 def window_moment(x: np.ndarray, mean: np.ndarray, bars: int, power: int) -> np.ndarray:
     """Mean of ``abs(x - mean) ** power`` over the window, signed if 3; `mean` is the row's."""
     x, mean = checked(x, bars), checked(mean, bars)
-    flat = x.reshape(-1), mean.reshape(-1)
+    flat = _flat(x), _flat(mean)
     if power == 2:
         total = loops.squares(*flat, bars, beside(x))
     else:
         total = loops.moments(*flat, bars, power, beside(x))
-    return total.reshape(x.shape) / bars
+    return _shaped(total, x) / bars
 
 
 def window_covariance(x: np.ndarray, y: np.ndarray, bars: int) -> np.ndarray:
     """Covariance of two series over the window (divisor `bars`)."""
     x, y = checked(x, bars), checked(y, bars)
-    means = window_mean(x, bars).reshape(-1), window_mean(y, bars).reshape(-1)
-    total = loops.comoments(x.reshape(-1), means[0], y.reshape(-1), means[1], bars, beside(x))
-    return total.reshape(x.shape) / bars
+    return _shaped(halves.comoments(_flat(x), _flat(y), bars, beside(x)), x) / bars
 
 
 def window_max(x: np.ndarray, bars: int) -> np.ndarray:
     """Largest value of the window."""
     x = checked(x, bars)
-    return loops.maxima(x.reshape(-1), bars, beside(x)).reshape(x.shape)
+    return _shaped(loops.maxima(_flat(x), bars, beside(x)), x)
 
 
 def window_min(x: np.ndarray, bars: int) -> np.ndarray:
@@ -65,7 +63,7 @@ def window_min(x: np.ndarray, bars: int) -> np.ndarray:
 def window_share_below(x: np.ndarray, bars: int) -> np.ndarray:
     """Share of the window's values below the row's own, ties counted half: in (0, 1)."""
     x = checked(x, bars)
-    return loops.shares(x.reshape(-1), bars, beside(x)).reshape(x.shape)
+    return _shaped(loops.shares(_flat(x), bars, beside(x)), x)
 
 
 def smoothed(x: np.ndarray, speed: float | np.ndarray, bars: int) -> np.ndarray:
@@ -85,9 +83,9 @@ def smoothed(x: np.ndarray, speed: float | np.ndarray, bars: int) -> np.ndarray:
     """
     x = checked(x, bars)
     if np.ndim(speed) == 0:
-        return loops.smooth_evenly(x.reshape(-1), float(speed), bars, beside(x)).reshape(x.shape)
-    own = checked(np.asarray(speed), bars).reshape(-1)
-    return loops.smooth(x.reshape(-1), own, bars, beside(x)).reshape(x.shape)
+        return _shaped(halves.smooth_evenly(_flat(x), float(speed), bars, beside(x)), x)
+    own = _flat(checked(np.asarray(speed), bars))
+    return _shaped(loops.smooth(_flat(x), own, bars, beside(x)), x)
 
 
 def shifted(x: np.ndarray, bars: int) -> np.ndarray:
@@ -103,18 +101,26 @@ def shifted(x: np.ndarray, bars: int) -> np.ndarray:
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Quotient, NaN where the denominator is 0: what cannot be measured is not zero."""
     top, bottom = _alike(numerator, denominator)
-    return loops.quotients(top.reshape(-1), bottom.reshape(-1)).reshape(bottom.shape)
+    return _shaped(loops.quotients(_flat(top), _flat(bottom)), bottom)
 
 
 def log_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Logarithm of a quotient, NaN unless both are above 0."""
     top, bottom = _alike(numerator, denominator)
-    out = loops.positive_quotients(top.reshape(-1), bottom.reshape(-1))
-    return np.log(out, out=out).reshape(bottom.shape)
+    out = loops.positive_quotients(_flat(top), _flat(bottom))
+    return _shaped(np.log(out, out=out), bottom)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x if x.ndim == 1 else x.reshape(-1)  # a stream of one asset calls this often
+
+
+def _shaped(out: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return out if x.ndim == 1 else out.reshape(x.shape)
 
 
 def _alike(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if np.shape(x) != np.shape(y):
+    if getattr(x, "shape", ()) != getattr(y, "shape", ()):
         x, y = np.broadcast_arrays(x, y)
     return checked(x, 1), checked(y, 1)
 

@@ -33,42 +33,6 @@ def positive_quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
-def sums(x: np.ndarray, bars: int, step: int) -> np.ndarray:
-    """Sum of each window."""
-    out = np.full(len(x), np.nan)
-    rows = len(x) - (bars - 1) * step
-    if rows > 0:
-        last = out[(bars - 1) * step :]
-        last[:] = 0.0
-        fours = bars - bars % 4
-        for k in range(0, fours, 4):
-            a, b, c, d = (
-                x[k * step :],
-                x[(k + 1) * step :],
-                x[(k + 2) * step :],
-                x[(k + 3) * step :],
-            )
-            for i in range(rows):
-                last[i] = last[i] + a[i] + b[i] + c[i] + d[i]
-        for k in range(fours, bars):
-            a = x[k * step :]
-            for i in range(rows):
-                last[i] += a[i]
-    return out
-
-
-@njit(cache=True)
-def deviations(x: np.ndarray, bars: int, step: int) -> np.ndarray:
-    """Standard deviation of each window, 0 where it stands still within rounding."""
-    mean = sums(x, bars, step) / bars
-    out = squares(x, mean, bars, step)
-    for i in range((bars - 1) * step, len(x)):
-        sd = np.sqrt(out[i] / bars * (bars / (bars - 1)))
-        out[i] = 0.0 if sd <= FLAT * abs(mean[i]) else sd
-    return out
-
-
-@njit(cache=True)
 def squares(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Sum of the squared distances from the mean of the row."""
     out = np.full(len(x), np.nan)
@@ -110,24 +74,6 @@ def moments(x: np.ndarray, mean: np.ndarray, bars: int, power: int, step: int) -
                 for i in range(rows):
                     square = (now[i] - centre[i]) * (now[i] - centre[i])
                     last[i] += square * square
-    return out
-
-
-@njit(cache=True)
-def comoments(
-    x: np.ndarray, mean_x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, bars: int, step: int
-) -> np.ndarray:
-    """Sum of the products of the distances from both means of the row."""
-    out = np.full(len(x), np.nan)
-    rows = len(x) - (bars - 1) * step
-    if rows > 0:
-        first = (bars - 1) * step
-        last, centre_x, centre_y = out[first:], mean_x[first:], mean_y[first:]
-        last[:] = 0.0
-        for k in range(bars):
-            a, b = x[k * step :], y[k * step :]
-            for i in range(rows):
-                last[i] += (a[i] - centre_x[i]) * (b[i] - centre_y[i])
     return out
 
 
@@ -192,38 +138,4 @@ def smooth(x: np.ndarray, speed: np.ndarray, bars: int, step: int) -> np.ndarray
         for i in range(rows):
             if weight[i] != 0.0:
                 last[i] = mean[i] / weight[i]
-    return out
-
-
-@njit(cache=True)
-def smooth_evenly(x: np.ndarray, speed: float, bars: int, step: int) -> np.ndarray:
-    """`smooth` at one speed: every row then has the same weights, which sum to the same."""
-    out = np.full(len(x), np.nan)
-    rows = len(x) - (bars - 1) * step
-    if rows > 0:
-        last, weight = out[(bars - 1) * step :], 0.0
-        last[:] = 0.0
-        for _ in range(bars):
-            weight += speed * (1.0 - weight)
-        fours = bars - bars % 4
-        for k in range(0, fours, 4):
-            a, b, c, d = (
-                x[k * step :],
-                x[(k + 1) * step :],
-                x[(k + 2) * step :],
-                x[(k + 3) * step :],
-            )
-            for i in range(rows):
-                mean = last[i]
-                mean += speed * (a[i] - mean)
-                mean += speed * (b[i] - mean)
-                mean += speed * (c[i] - mean)
-                mean += speed * (d[i] - mean)
-                last[i] = mean
-        for k in range(fours, bars):
-            a = x[k * step :]
-            for i in range(rows):
-                last[i] += speed * (a[i] - last[i])
-        for i in range(rows):
-            last[i] = last[i] / weight if weight != 0.0 else np.nan
     return out

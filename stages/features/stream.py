@@ -53,7 +53,7 @@ class FeatureStream:
             raise ValueError(f"block must be at least 1, got {block}")
         built = fitted(features, "built_")
         functions = {name: f for name, f in features.functions() if name in set(built)}
-        inner = {f"feature.{name}" for name in features.inner}
+        inner = features.hidden
         asked = {f"feature.{column}" for f in functions.values() for column in reads(f).values()}
         functions = {n: f for n, f in functions.items() if n not in inner or n in asked}
         made = steps(functions, features.warmups)

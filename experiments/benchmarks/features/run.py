@@ -2,8 +2,9 @@
 
 Words: ``assets=100 times=2520`` the panel, ``streamed=1000`` assets of the stream, ``replay=20000``
 bars that are compared with the table one by one, ``pairs=3`` how often reference and Sieve run in
-turn, ``only=plain,library,stream,memory`` some of the rows, ``qlib=true`` Alpha158 against Qlib,
-which is installed into an environment of its own in ``venv=PATH`` if it is not there.
+turn, ``only=plain,library,stream,memory,cache`` some of the rows, ``bulk=2000000,20000000`` rows of
+bars from Parquet to Parquet, ``qlib=true`` Alpha158 against Qlib, which is installed into an
+environment of its own in ``venv=PATH`` if it is not there.
 """
 
 import os
@@ -24,7 +25,7 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from experiments.benchmarks.features import drawn, library, plain  # noqa: E402
+from experiments.benchmarks.features import drawn, exact, library, plain, stored  # noqa: E402
 from stages.features.rows import Rows  # noqa: E402
 from stages.features.stream import FeatureStream  # noqa: E402
 
@@ -35,7 +36,8 @@ SETTINGS = {
     "streamed": "1000",
     "replay": "20000",
     "pairs": "3",
-    "only": "plain,library,stream,memory",
+    "only": "plain,library,stream,memory,cache",
+    "bulk": "",
     "qlib": "false",
     "venv": str(Path(tempfile.gettempdir()) / "sieve-benchmark-qlib"),
 }
@@ -187,6 +189,24 @@ def _status(name):
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
+def cache(bars, pairs):
+    bare, first, second, day, same = stored.cache_rows(bars, pairs)
+    said = "the same bits" if same else "other bits"
+    for what, own in (("first time", first), ("second time", second), ("a day more", day)):
+        goal = "saves >= 80 %" if own is second else ""
+        what = f"features=default out of the cache, {what}" + (f", {said}" if own is day else "")
+        row(what, f"without {bare:.2f} s", f"{own:.2f} s", f"saves {1 - own / bare:.0%}", goal)
+
+
+def bulk(rows):
+    command = [sys.executable, "-m", "experiments.benchmarks.features.stored", rows, "2"]
+    found = subprocess.check_output(command, text=True).split()
+    count, seconds, used, size, peak_of = int(found[0]), *map(float, found[1:])
+    what = f"features=default, {count:,} rows from Parquet to Parquet, 2 processes"
+    speed = f"{seconds:.0f} s, of the processor {used:.0f} s: {1e6 * used / count:.1f} us a row"
+    row(what, f"{size / 2**30:.1f} GB written", speed, f"peak {peak_of:.1f} GB", "<= 4 GB, linear")
+
+
 def against_qlib(bars, place):
     python = Path(place) / "bin" / "python"
     if not python.exists():
@@ -213,11 +233,14 @@ def against_qlib(bars, place):
         known = np.isfinite(ours) & np.isfinite(qlib)
         gap = np.abs(ours - qlib)[known] > 1e-5 + 1e-4 * np.abs(qlib[known])
         if gap.any() or known.mean() < 0.99:
-            far[name] = f"{gap.mean():.2%} of {known.mean():.1%}"
+            far[name] = f"{gap.mean():.2%} of {known.mean():.1%} known values differ"
+        if name in far and name[:4] in exact.KNOWN:
+            ours = np.where(late, made[f"feature.{name}"], np.nan)
+            far[name] += "; " + exact.whose(name, bars, ours, table[name].to_numpy())
     what = f"Alpha158, {len(names) - len(far)} of {len(names)} columns equal"
     row(what, f"Qlib, 2 workers {theirs:.1f} s", f"{own:.2f} s", f"{theirs / own:.1f} x", ">= 20 x")
     for name, gap in far.items():
-        print(f"{name}: {gap} known values differ")
+        print(f"{name}: {gap}")
 
 
 def main(words):
@@ -241,6 +264,10 @@ def main(words):
         streamed(int(settings["streamed"]), int(settings["replay"]))
     if "memory" in wanted:
         memory(assets, times)
+    if "cache" in wanted:
+        cache(bars, pairs)
+    for rows in filter(None, settings["bulk"].split(",")):
+        bulk(rows)
     if settings["qlib"] == "true":
         against_qlib(bars, settings["venv"])
 

@@ -2,6 +2,7 @@ import json
 import logging
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
@@ -91,3 +92,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
     path.write_text("asset,tick\nA,1\nA,2\n")
     with pytest.raises(DataError, match="A stands twice"):
         read_instruments(str(path))
+
+
+def test_a_sector_has_a_number_that_does_not_depend_on_the_table():
+    table = {"A": {"sector": "mines"}, "B": {"sector": "banks"}, "C": {"sector": "mines"}}
+    numbers = Instruments(table).sectors(["C", "A", "B", "Z", "A"])
+    assert numbers[0] == numbers[1] == numbers[4] != numbers[2]
+    assert np.isnan(numbers[3])
+    assert (Instruments({"X": {"sector": "mines"}}).sectors(["X"]) == numbers[0]).all()
+    assert (numbers[:3] % 1 == 0).all()

@@ -305,3 +305,20 @@ def test_each_asset_follows_its_own_exchange(daily):
 def test_values_are_shown_short_and_without_control_characters():
     assert shown("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
     assert len(shown("x" * 500)) == 80
+
+
+def test_the_sector_comes_from_the_instruments_where_the_file_has_none():
+    names = ["A", "B", "C"]
+    table = pd.DataFrame({"asset": names, "time": "2024-03-01", "close": 1.0})
+    known = Instruments({"A": {"sector": "mines"}, "B": {"sector": "mines"}})
+    bars = frame(table, calendar="XNYS", instruments=known).bars
+    assert bars["sector"].notna().tolist() == [True, True, False]
+    assert bars["sector"].nunique() == 1
+    assert "sector" not in frame(table, calendar="XNYS", instruments=Instruments()).bars
+    own = frame(
+        table.assign(gics=[7.0, 8.0, 9.0]),
+        calendar="XNYS",
+        instruments=known,
+        columns={"sector": "gics"},
+    ).bars
+    assert own["sector"].tolist() == [7.0, 8.0, 9.0]

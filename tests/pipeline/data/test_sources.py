@@ -30,7 +30,7 @@ def composed(*overrides: str) -> Source:
 
 def test_the_large_caps_come_with_the_index_as_market():
     source = composed("+data=us_large_caps", "+instruments=default")
-    assert source.bars.columns.tolist() == ["close", "market", "session"]
+    assert source.bars.columns.tolist() == ["close", "market", "sector", "session"]
     assert len(source.bars.index.unique("asset")) == 20
     assert "SP500" not in source.bars.index.unique("asset")
     assert source.bars.notna().all().all()

@@ -14,8 +14,9 @@ from pandas.testing import assert_frame_equal
 
 import conf
 from stages.base import DataError, State
-from stages.features.build import FeatureSet, GivenFeatures
+from stages.features.build import FeatureSet
 from stages.features.cross_section import cross_section, rank
+from stages.features.given import GivenFeatures
 from stages.features.returns import log_return
 from stages.features.rows import Rows
 from stages.features.volume import volume_score

@@ -64,7 +64,8 @@ def test_smoothing_is_the_exponential_average_of_the_window():
     x = np.random.default_rng(0).normal(100, 1, 50)
     expected = pd.Series(x[-30:]).ewm(alpha=0.2, adjust=True).mean().iloc[-1]
     assert kernels.smoothed(x, 0.2, 30)[-1] == pytest.approx(expected, rel=1e-13)
-    assert kernels.smoothed(x, np.full(50, 0.2), 30)[-1] == kernels.smoothed(x, 0.2, 30)[-1]
+    uneven = kernels.smoothed(x, np.full(50, 0.2), 30)[-1]
+    assert uneven == pytest.approx(expected, rel=1e-13)
 
 
 def test_smoothing_without_any_weight_is_unknown():
@@ -116,3 +117,38 @@ def test_an_empty_window_is_refused(kernel):
 def test_a_deviation_of_one_bar_is_refused():
     with pytest.raises(ValueError, match="needs 2 bars, got 1"):
         kernels.window_sd(np.ones(5), 1)
+
+
+HALVED = {
+    "sum": lambda x, y, bars: kernels.window_sum(x, bars),
+    "sd": lambda x, y, bars: kernels.window_sd(x, bars),
+    "covariance": kernels.window_covariance,
+    "smoothed": lambda x, y, bars: kernels.smoothed(x, 0.1, bars),
+}
+
+
+@pytest.mark.parametrize("name", HALVED)
+@pytest.mark.parametrize("bars", [2, 3, 20, 31, 32, 60, 252])
+def test_a_window_has_the_same_bits_alone_in_a_series_and_beside_others(name, bars):
+    rng = np.random.default_rng(bars)
+    x, y = rng.normal(5, 1, 600), rng.normal(size=600)
+    x[40] = np.nan
+    whole = HALVED[name](x, y, bars)
+    for rows in (1, 2, 4, 5, 9):  # a few are added up in another way
+        length = bars + rows - 1
+        alone = HALVED[name](x[-length:], y[-length:], bars)
+        assert_array_equal(alone[bars - 1 :], whole[-rows:])
+        assert np.isnan(alone[: bars - 1]).all()
+        wide = np.stack([x, y, x * y], axis=1)[-length:].copy()
+        beside = HALVED[name](wide, wide[:, ::-1].copy(), bars)
+        for column in range(3):
+            own = wide[:, column].copy(), wide[:, 2 - column].copy()
+            assert_array_equal(beside[:, column], HALVED[name](*own, bars))
+
+
+def test_what_stands_still_has_no_spread_and_what_hardly_moves_has_its_own():
+    x = np.full(300, 12345.678)
+    assert (kernels.window_sd(x, 60)[59:] == 0).all()
+    small = 1e6 + np.random.default_rng(0).normal(0, 1e-4, 300)
+    exact = pd.Series(small - 1e6).rolling(60).std()
+    assert_allclose(kernels.window_sd(small, 60)[59:], exact[59:], rtol=1e-9)

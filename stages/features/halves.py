@@ -1,0 +1,287 @@
+"""Windows from their halves: sums whose work grows with the logarithm of the window.
+
+A window of 60 bars is one of 32, one of 16, one of 8 and one of 4 in a row, the largest the newest,
+and each of these is two of half its size. So 60 bars take 8 additions a row and not 59, a value
+depends on the numbers of its window alone, and rounding grows with the logarithm too (Higham
+(1993), "The accuracy of floating point summation", SIAM J. Scientific Computing 14(4)). Spreads
+are merged as by Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", The
+American Statistician 37(3): nothing cancels, and what stands still has a spread of exactly 0.
+
+Arrays are flat, and the bar before stands `step` numbers earlier, as in `stages.features.loops`.
+For a few rows, as a stream asks for, the same additions are made for these rows alone.
+"""
+
+import numpy as np
+from numba import njit
+
+FEW = 4  # bars, up to which the halves of each window are added up on their own
+
+
+@njit(cache=True)
+def sums(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Sum of each window."""
+    return _decayed(x, 1.0, bars, step)
+
+
+@njit(cache=True)
+def smooth_evenly(x: np.ndarray, speed: float, bars: int, step: int) -> np.ndarray:
+    """Exponential average of each window at one speed, with weights that sum to 1."""
+    out, weight = _decayed(x, 1.0 - speed, bars, step), 0.0
+    for _ in range(bars):
+        weight += speed * (1.0 - weight)
+    scale = speed / weight if weight != 0.0 else np.nan
+    for i in range(len(out)):
+        out[i] *= scale
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def deviations(x: np.ndarray, bars: int, step: int, flat: float) -> np.ndarray:
+    """Standard deviation of each window, 0 where it stands still within rounding."""
+    mean, out = _squares(x, bars, step)
+    share = 1.0 / (bars - 1)
+    for i in range(len(out)):
+        sd = np.sqrt(out[i] * share)
+        out[i] = 0.0 if sd <= flat * abs(mean[i]) else sd
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def comoments(x: np.ndarray, y: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Sum of the products of the distances from both means of the window."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows <= 0:
+        return out
+    alone = rows <= FEW * step
+    made = np.empty(rows), np.empty(rows), out[(bars - 1) * step :]
+    room = max(bars // 2, 1) * rows if alone else len(x)
+    held = np.empty(room), np.empty(room), np.empty(room)
+    room = 0 if alone else room
+    other = np.empty(room), np.empty(room), np.empty(room)
+    size, before = 1, 0
+    while size <= bars:
+        if bars & size:
+            first = (bars % (2 * size) - size) * step
+            if size == 1:
+                block = x[first:], y[first:], np.zeros(rows)
+            elif alone:
+                _halve_products(x[first:], y[first:], held, size, rows, step)
+                block = held
+            else:
+                block = held[0][first:], held[1][first:], held[2][first:]
+            _absorb_products(made, block, before, size)
+            before += size
+        if 2 * size <= bars and not alone:
+            length = len(x) - (2 * size - 1) * step
+            held, other = _double_products(x, y, held, other, size, length, step)
+        size *= 2
+    return out
+
+
+@njit(cache=True)
+def _decayed(x: np.ndarray, decay: float, bars: int, step: int) -> np.ndarray:
+    """Sum of each window, each bar times `decay` to the power of its age."""
+    out = np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows <= 0:
+        return out
+    last, alone = out[(bars - 1) * step :], rows <= FEW * step
+    room = bars * rows if alone else len(x)
+    part, other = (np.empty(room) if alone else x.copy()), np.empty(0 if alone else room)
+    size, factor, length, begun = 1, decay, len(x), False
+    while size <= bars:
+        if bars & size:
+            first = (bars % (2 * size) - size) * step  # older bars than these are in `last`
+            if alone:
+                _halve(x[first:], part, decay, size, rows, step)
+                first = 0
+            now = part[first:]
+            for i in range(rows):
+                last[i] = factor * last[i] + now[i] if begun else now[i]
+            begun = True
+        if 2 * size <= bars and not alone:
+            length -= size * step
+            newer = part[size * step :]
+            for i in range(length):
+                other[i] = factor * part[i] + newer[i]
+            part, other = other, part
+        factor *= factor
+        size *= 2
+    return out
+
+
+@njit(cache=True)
+def _halve(x: np.ndarray, part: np.ndarray, decay: float, size: int, rows: int, step: int) -> None:
+    """The sums of `size` bars of the first `rows` rows, by halves: into the front of `part`."""
+    for k in range(size):
+        part[k * rows : (k + 1) * rows] = x[k * step : k * step + rows]
+    factor = decay
+    while size > 1:
+        size //= 2
+        for k in range(size):
+            older, newer = part[2 * k * rows :], part[(2 * k + 1) * rows :]
+            for i in range(rows):
+                part[k * rows + i] = factor * older[i] + newer[i]
+        factor *= factor
+
+
+@njit(cache=True, error_model="numpy")
+def _squares(x: np.ndarray, bars: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of each window, and the sum of the squared distances from it."""
+    out = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    rows = len(x) - (bars - 1) * step
+    if rows <= 0:
+        return out
+    alone, begin = rows <= FEW * step, (bars - 1) * step
+    made = out[0][begin:], out[1][begin:]
+    room = max(bars // 2, 1) * rows if alone else len(x)
+    held = np.empty(room), np.empty(room)
+    room = 0 if alone else room
+    other = np.empty(room), np.empty(room)
+    size, before = 1, 0
+    while size <= bars:
+        if bars & size:
+            first = (bars % (2 * size) - size) * step
+            if size == 1:
+                block = x[first:], np.zeros(rows)
+            elif alone:
+                _halve_squares(x[first:], held, size, rows, step)
+                block = held
+            else:
+                block = held[0][first:], held[1][first:]
+            _absorb_squares(made, block, before, size)
+            before += size
+        if 2 * size <= bars and not alone:
+            length = len(x) - (2 * size - 1) * step
+            held, other = _double_squares(x, held, other, size, length, step)
+        size *= 2
+    return out
+
+
+# below, what is held is a mean and squares, or two means and products
+
+
+@njit(cache=True, error_model="numpy")
+def _absorb_squares(made, block, before, size):  # type: ignore[no-untyped-def]
+    """Merge `size` bars into the `before` that are newer, or older; the first are taken over."""
+    a, b, now, of = made[0], made[1], block[0], block[1]
+    share = size / (before + size)
+    weight = before * share
+    for i in range(len(a)):
+        if before == 0:
+            a[i], b[i] = now[i], of[i] + 0.0 * now[i]  # a NaN stays one: it has no spread
+        else:
+            right = now[i] - a[i]
+            a[i] += right * share
+            b[i] += of[i] + right * right * weight
+
+
+@njit(cache=True)
+def _double_squares(x, held, other, size, rows, step):  # type: ignore[no-untyped-def]
+    """Mean and squares of twice as many bars, `rows` of them; and the room of the old ones."""
+    if size == 1:
+        _pair_squares(x, x[step:], held[0], held[1], rows)
+        return held, other
+    p, q, mean, square = held[0], held[1], other[0], other[1]
+    newer, of, weight = p[size * step :], q[size * step :], 0.5 * size
+    for i in range(rows):
+        right = newer[i] - p[i]
+        square[i] = q[i] + of[i] + right * right * weight
+        mean[i] = 0.5 * (p[i] + newer[i])
+    return other, held
+
+
+@njit(cache=True)
+def _pair_squares(x, newer, mean, square, rows):  # type: ignore[no-untyped-def]
+    for i in range(rows):
+        right = newer[i] - x[i]
+        mean[i] = 0.5 * (x[i] + newer[i])
+        square[i] = right * right * 0.5
+
+
+@njit(cache=True)
+def _halve_squares(x, held, size, rows, step):  # type: ignore[no-untyped-def]
+    """As `_halve`, of two bars or more."""
+    p, q = held
+    for k in range(size // 2):
+        older, newer = x[2 * k * step :], x[(2 * k + 1) * step :]
+        _pair_squares(older, newer, p[k * rows :], q[k * rows :], rows)
+    size, weight = size // 2, 1.0
+    while size > 1:
+        size //= 2
+        for k in range(size):
+            at, to = 2 * k * rows, k * rows
+            after = at + rows
+            for i in range(rows):
+                right = p[after + i] - p[at + i]
+                q[to + i] = q[at + i] + q[after + i] + right * right * weight
+                p[to + i] = 0.5 * (p[at + i] + p[after + i])
+        weight *= 2.0
+
+
+@njit(cache=True, error_model="numpy")
+def _absorb_products(made, block, before, size):  # type: ignore[no-untyped-def]
+    """As `_absorb_squares`."""
+    a, b, c = made
+    now, beside, of = block
+    share = size / (before + size)
+    weight = before * share
+    for i in range(len(a)):
+        if before == 0:
+            a[i], b[i], c[i] = now[i], beside[i], of[i] + 0.0 * (now[i] * beside[i])
+        else:
+            right, up = now[i] - a[i], beside[i] - b[i]
+            a[i] += right * share
+            b[i] += up * share
+            c[i] += of[i] + right * up * weight
+
+
+@njit(cache=True)
+def _double_products(x, y, held, other, size, rows, step):  # type: ignore[no-untyped-def]
+    """As `_double_squares`."""
+    if size == 1:
+        _pair_products(x, y, held, 0, rows, step)
+        return held, other
+    p, q, r = held
+    n, weight = size * step, 0.5 * size
+    p_newer, q_newer, r_newer = p[n:], q[n:], r[n:]
+    u, v, w = other
+    for i in range(rows):
+        right, up = p_newer[i] - p[i], q_newer[i] - q[i]
+        w[i] = r[i] + r_newer[i] + right * up * weight
+        u[i] = 0.5 * (p[i] + p_newer[i])
+        v[i] = 0.5 * (q[i] + q_newer[i])
+    return other, held
+
+
+@njit(cache=True)
+def _pair_products(x, y, held, to, rows, step):  # type: ignore[no-untyped-def]
+    """Means and product of two bars, from `to` on."""
+    p, q, r = held[0][to:], held[1][to:], held[2][to:]
+    x_newer, y_newer = x[step:], y[step:]
+    for i in range(rows):
+        right, up = x_newer[i] - x[i], y_newer[i] - y[i]
+        p[i], q[i] = 0.5 * (x[i] + x_newer[i]), 0.5 * (y[i] + y_newer[i])
+        r[i] = right * up * 0.5
+
+
+@njit(cache=True)
+def _halve_products(x, y, held, size, rows, step):  # type: ignore[no-untyped-def]
+    """As `_halve`, of two bars or more."""
+    p, q, r = held
+    for k in range(size // 2):
+        older = 2 * k * step
+        _pair_products(x[older:], y[older:], held, k * rows, rows, step)
+    size, weight = size // 2, 1.0
+    while size > 1:
+        size //= 2
+        for k in range(size):
+            at, to = 2 * k * rows, k * rows
+            after = at + rows
+            for i in range(rows):
+                right, up = p[after + i] - p[at + i], q[after + i] - q[at + i]
+                r[to + i] = r[at + i] + r[after + i] + right * up * weight
+                p[to + i] = 0.5 * (p[at + i] + p[after + i])
+                q[to + i] = 0.5 * (q[at + i] + q[after + i])
+        weight *= 2.0
