@@ -99,15 +99,18 @@ class Pull:
     weights : float64 ndarray of shape (N, R, O)
         Multiplier of each output, per row and reference.
     share : float in (0, 1]
-        Share of the points on a path, at which a net asks for its gradients, to begin with: a
-        power of two.
+        Share of the points on a path, at which a net asks for its gradients, to begin with.
     tolerance : float
         Gap of a row, in the unit of what is explained, beyond which they are doubled.
+    turns : float64 ndarray of shape (J, N, R, O), optional
+        What each of J inputs of a later stage adds to the weights between reference and row; the
+        weights are those half way.
     """
 
     weights: np.ndarray
-    share: float
-    tolerance: float
+    share: float = 1.0
+    tolerance: float = 0.0
+    turns: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,12 @@ class Attribution:
     lags : float64 ndarray of shape (N, L, F), optional
         Given a `Pull`: the part of each bar in it, newest last, averaged over the references.
         `outputs` then are members, whose columns have been added up by their weights.
+    turns : mapping of str to float64 ndarray of shape (N, R, O, U), optional
+        By input that the slopes depend on: what it adds to them between reference and row. The
+        slopes are those half way.
+    moved : float64 ndarray of shape (J, N, O), optional
+        Given a `Pull` with turns: the part of the sum of the values that is owed to each turn.
+        The values then are averages over the references, R = 1.
     """
 
     outputs: tuple[str, ...]
@@ -140,6 +149,8 @@ class Attribution:
     upstream: tuple[str, ...]
     slopes: np.ndarray
     lags: np.ndarray | None = None
+    turns: Mapping[str, np.ndarray] | None = None
+    moved: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

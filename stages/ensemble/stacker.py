@@ -204,12 +204,14 @@ class BayesianStacker:
         values = weight[M : M + C] * step
         middle = (z.margins[:, None] + z_ref.margins) / 2  # (N, R, M)
         turned = weight[M + C : -1].reshape(-1, M)
+        turns = {}
         for name, w in zip(self.interactions_, turned, strict=True):
             j = self.contexts_.index(name)
             pull += w * ((c[:, None, j] + c_ref[None, :, j]) / 2)[:, :, None]
             values[:, :, j] += step[:, :, j] * (middle * w).sum(axis=2)
-        pull = np.stack([-pull, pull], axis=-1).reshape(len(at), len(to), 2 * M)
-        slopes, silence = self.logits_.trace(pull, z, z_ref)
+            added, _ = self.logits_.trace(_sided(step[:, :, j, None] * w), z, z_ref)
+            turns[name] = added[:, :, None]
+        slopes, silence = self.logits_.trace(_sided(pull), z, z_ref)
         values = np.concatenate([values, *(s[:, :, None] for s in silence.values())], axis=2)
         return Attribution(
             outputs=("margin",),
@@ -217,6 +219,7 @@ class BayesianStacker:
             values=values[:, :, None],
             upstream=self.logits_.columns_,
             slopes=slopes[:, :, None],
+            turns=turns or None,
         )
 
     def state(self) -> State:
@@ -288,6 +291,11 @@ class BayesianStacker:
         turns = [contexts[:, self.contexts_.index(name), None] for name in self.interactions_]
         margins = said.margins
         return np.column_stack([margins, contexts, *(margins * turn for turn in turns)])
+
+
+def _sided(margins: np.ndarray) -> np.ndarray:
+    """Multipliers (N, R, M) of margins as those of their logit pairs, (N, R, 2 M)."""
+    return np.stack([-margins, margins], axis=-1).reshape(*margins.shape[:2], -1)
 
 
 def _size(phi: np.ndarray, moved: np.ndarray, weight: np.ndarray, members: int) -> Family:

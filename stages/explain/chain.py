@@ -5,38 +5,62 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.base import Attribution
+from stages.base import Attribution, Pull
 
 
 @dataclass(frozen=True)
 class Chained:
-    """Contributions to the margin, before and after the average over references.
+    """Contributions to the margin, averaged over the references.
 
     Attributes
     ----------
     contributions : mapping of column to float64 ndarray of shape (N,)
-        Per raw input column, averaged over the R references.
+        Per raw input column.
     by_member : mapping of str to float64 ndarray of shape (N,)
         Per member of a stage, and ``context``; sums to the same total.
     read : tuple of F' str
         Columns that a stage reads over a window of L bars; empty where none does.
     lags : float64 ndarray of shape (N, L, F')
         What each bar adds to `contributions` through the nets, the row's own last.
+    through : mapping of str to (tuple of F' str, float64 ndarray of shape (N, F'))
+        By stage, ``context``, ``refiner`` and ``filter``: the columns that it reads, and what of
+        `contributions` passes through it.
     """
 
     contributions: Mapping[str, np.ndarray]
     by_member: Mapping[str, np.ndarray]
     read: tuple[str, ...]
     lags: np.ndarray
+    through: Mapping[str, tuple[Sequence[str], np.ndarray]]
 
 
 def pull_of(ensemble: Attribution, outputs: Sequence[str]) -> np.ndarray:
     """Multipliers (N, R, O) of the `outputs` of stage 2 in the margin; 0 for one it never reads."""
-    at = {column: u for u, column in enumerate(ensemble.upstream)}
-    nothing = np.zeros(ensemble.slopes.shape[:2])
-    return np.stack(
-        [ensemble.slopes[:, :, 0, at[name]] if name in at else nothing for name in outputs], axis=2
-    )
+    return _picked(ensemble.slopes[:, :, 0], ensemble.upstream, outputs)
+
+
+def pull_through(
+    ensemble: Attribution, refiner: Attribution | None, outputs: Sequence[str]
+) -> Pull | None:
+    """How much the `outputs` of stage 1 count in the margin, also through stage 2.
+
+    None where no input of stage 3 turns them: what each stage hands back then needs no more than
+    its slopes.
+
+    Parameters
+    ----------
+    ensemble : Attribution with O = 1
+    refiner : Attribution or None
+        Its members weighted by `pull_of`.
+    outputs : sequence of O str
+    """
+    if not ensemble.turns:
+        return None
+    weights = pull_of(ensemble, outputs)
+    if refiner is not None:
+        weights = weights + _picked(refiner.slopes.sum(axis=2), refiner.upstream, outputs)
+    turns = [_picked(t[:, :, 0], ensemble.upstream, outputs) for t in ensemble.turns.values()]
+    return Pull(weights, turns=np.stack(turns))
 
 
 def chain(ensemble: Attribution, refiner: Attribution | None, trees: Attribution) -> Chained:
@@ -54,6 +78,8 @@ def chain(ensemble: Attribution, refiner: Attribution | None, trees: Attribution
     refiner : Attribution or None
         Its outputs, or its members weighted by `pull_of`.
     trees : Attribution
+        Its outputs, or its members weighted by `pull_through`: what their inputs moved in the
+        place of an input of stage 3 is then taken from that one.
 
     Returns
     -------
@@ -67,33 +93,53 @@ def chain(ensemble: Attribution, refiner: Attribution | None, trees: Attribution
     slope = dict(zip(ensemble.upstream, np.moveaxis(ensemble.slopes[:, :, 0], -1, 0), strict=True))
     read: tuple[str, ...] = ()
     lags = np.zeros((len(ensemble.values), 1, 0))
-    parts = [(ensemble.inputs, ensemble.values[:, :, 0])]
-    members = {"context": parts[0][1].sum(-1)}
+    own = ensemble.values[:, :, 0].mean(axis=1)
+    if trees.moved is not None:
+        for name, owed in zip(ensemble.turns or (), trees.moved.sum(axis=2), strict=True):
+            own[:, ensemble.inputs.index(name)] -= owed
+    members = {"context": own.sum(axis=1)}
+    through = {"context": (ensemble.inputs, own)}
     if refiner is not None:
         weighted = refiner.lags is not None
         if refiner.lags is not None:
             read, lags = refiner.inputs, refiner.lags
-        heard = [(o, name) for o, name in enumerate(refiner.outputs) if weighted or name in slope]
-        for o, name in heard:
-            weight = np.ones(refiner.values.shape[:2]) if weighted else slope[name]
-            member = name if weighted else name.rpartition(".")[0]
-            parts.append((refiner.inputs, weight[..., None] * refiner.values[:, :, o]))
-            members[member] = members.get(member, 0.0) + parts[-1][1].sum(-1)
-            for u, column in enumerate(refiner.upstream):
-                through = weight * refiner.slopes[:, :, o, u]
-                slope[column] = slope.get(column, 0.0) + through
-    for o, name in enumerate(trees.outputs):
-        if name in slope:
-            member = name.rpartition(".")[0]
-            parts.append((trees.inputs, slope[name][..., None] * trees.values[:, :, o]))
-            members[member] = members.get(member, 0.0) + parts[-1][1].sum(-1)
+        through["refiner"] = refiner.inputs, _passed(refiner, slope, weighted, members)
+        for u, column in enumerate(refiner.upstream):
+            for o, name in enumerate(refiner.outputs):
+                if weighted or name in slope:
+                    part = refiner.slopes[:, :, o, u]
+                    _add(slope, column, part if weighted else slope[name] * part)
+    through["filter"] = trees.inputs, _passed(trees, slope, trees.moved is not None, members)
     shares: dict[str, np.ndarray] = {}
-    for inputs in dict.fromkeys(names for names, _ in parts):
-        mine = sum(part for names, part in parts if names is inputs or names == inputs)
-        for name, value in zip(inputs, np.asarray(mine).mean(axis=1).T, strict=True):
-            shares[name] = shares.get(name, 0.0) + value
-    by_member = {name: value.mean(axis=1) for name, value in members.items()}
-    return Chained(shares, by_member, read, lags)
+    for names, values in through.values():
+        for name, value in zip(names, values.T, strict=True):
+            _add(shares, name, value)
+    return Chained(shares, members, read, lags, through)
+
+
+def _passed(
+    said: Attribution, slope: Mapping[str, np.ndarray], weighted: bool, members: dict
+) -> np.ndarray:
+    """What passes through a stage to its inputs, (N, F); what passes through a member is added."""
+    total = np.zeros((len(said.values), len(said.inputs)))
+    for o, name in enumerate(said.outputs):
+        if weighted or name in slope:
+            part = said.values[:, :, o]
+            mean = (part if weighted else slope[name][..., None] * part).mean(axis=1)
+            _add(members, name if weighted else name.rpartition(".")[0], mean.sum(axis=1))
+            total += mean
+    return total
+
+
+def _add(sums: dict[str, np.ndarray], name: str, value: np.ndarray) -> None:
+    sums[name] = sums[name] + value if name in sums else value
+
+
+def _picked(slopes: np.ndarray, upstream: Sequence[str], outputs: Sequence[str]) -> np.ndarray:
+    """Those slopes (N, R, U) that belong to `outputs`, (N, R, O); 0 for one that is not read."""
+    at = {column: u for u, column in enumerate(upstream)}
+    nothing = np.zeros(slopes.shape[:2])
+    return np.stack([slopes[:, :, at[o]] if o in at else nothing for o in outputs], axis=2)
 
 
 def close(contributions: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

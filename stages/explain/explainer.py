@@ -9,14 +9,15 @@ import pandas as pd
 
 from stages.base import DataError, Explanation, Pull
 from stages.explain.background import Background, by_reach, medoids, reference_panel
-from stages.explain.chain import Chained, chain, close, pull_of
-from stages.explain.lags import TopLags, top_lags
+from stages.explain.chain import Chained, chain, close, pull_of, pull_through
+from stages.explain.lags import TopLags, named_index, top_lags
 from stages.panel import age, light, named, stretch
 
 __all__ = ["UNIT", "Background", "Effort", "Explainer", "reference_panel"]
 
 UNIT = "log-odds of buy against sell"
-TOLERANCE = {"full": 1e-4, "fast": 4e-4}  # of a member's paths, log-odds: two stay below 1e-3
+TOLERANCE = {"full": 1e-4, "fast": 4e-4}  # gap of a net's paths, log-odds
+MOST_GAP = 9e-4  # of all nets together
 MEASURED = 32  # rows on which fast reasons are held against full ones
 
 Effort = Literal["fast", "full"]
@@ -32,9 +33,9 @@ class Explainer:
         R, rows the explanation compares with: medoids of the training tail.
     fast_references : int, default=4
         So many of them for fast reasons.
-    nodes, fast_nodes : float in (0, 1], default=0.5 and 0.25
+    nodes, fast_nodes : float in (0, 1], default=0.5 and 0.3125
         Share of the points on the path from a reference to a row, at which a net asks for its
-        gradients, to begin with: powers of two. They are doubled where they leave a gap.
+        gradients, to begin with. They are doubled where they leave a gap.
     reasons : {'fast', 'full'}, default='fast'
         What every signal carries; the other is there on request.
     tail : int, default=252
@@ -58,7 +59,7 @@ class Explainer:
     n_references: int = 16
     fast_references: int = 4
     nodes: float = 0.5
-    fast_nodes: float = 0.25
+    fast_nodes: float = 0.3125
     reasons: Effort = "fast"
     tail: int = 252
     candidates: int = 2000
@@ -72,8 +73,8 @@ class Explainer:
         if min(*counts, self.tail, self.candidates, self.top, self.chunk) < 1 or self.lags < 0:
             raise ValueError(f"all settings of the explainer must be at least 1, got {self}")
         for name in ("nodes", "fast_nodes"):
-            if getattr(self, name) not in (1, 0.5, 0.25, 0.125, 0.0625):
-                raise ValueError(f"{name} must be 1 or a half of it, or of that, got {self}")
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], got {self}")
         if self.reasons not in TOLERANCE:
             raise ValueError(f"reasons must be one of {[*TOLERANCE]}, got {self.reasons!r}")
 
@@ -220,17 +221,49 @@ class Explainer:
         if len(panel) > 2 * window * len(rows):
             panel = light(stretch(panel, rows, window))  # or stages read what nobody asks about
         nodes = self.nodes if effort == "full" else self.fast_nodes
-        ensemble = stack.ensemble.attribute(panel, rows, background.last)
-        refiner = None
-        if background.refined:
-            pull = pull_of(ensemble, named(background.last, "refiner"))
-            refiner = stack.refiner.attribute(
-                panel, rows, background.windows, Pull(pull, nodes, TOLERANCE[effort])
-            )
-        chained = chain(ensemble, refiner, stack.filter.attribute(panel, rows, background.last))
+        chained = attributed(stack, panel, rows, background, nodes, TOLERANCE[effort])
         output = panel.loc[rows, ["margin"]].to_numpy()[:, 0]
         baseline = float(background.last["margin"].to_numpy().mean())
         return _closed(chained, output, baseline, self.lags)
+
+
+def attributed(  # noqa: PLR0913  rows and references of a model, and how closely to look
+    stack: Any,
+    panel: pd.DataFrame,
+    rows: pd.MultiIndex,
+    background: Background,
+    nodes: float,
+    tolerance: float,
+) -> Chained:
+    """Ask the stages of `stack` from the last to the first, each for what those after it heed.
+
+    Parameters
+    ----------
+    stack : Stack
+    panel : DataFrame
+        With the columns of every stage, and the windows of `rows`.
+    rows : MultiIndex of N rows, as far as the panel has them in order
+    background : Background
+        Judged: with what stage 3 says of the references.
+    nodes, tolerance : float
+        See `Explainer`.
+    """
+    ensemble = stack.ensemble.attribute(panel, rows, background.last)
+    refiner = None
+    if background.refined:
+        outputs = named(background.last, "refiner")
+        each = min(tolerance, 2 * MOST_GAP / len(outputs))  # a net has two
+        asked = Pull(pull_of(ensemble, outputs), nodes, each)
+        refiner = stack.refiner.attribute(panel, rows, background.windows, asked)
+    heeded = pull_through(ensemble, refiner, logits_of(background.last))
+    if heeded is None:
+        return chain(ensemble, refiner, stack.filter.attribute(panel, rows, background.last))
+    return chain(ensemble, refiner, stack.filter.attribute(panel, rows, background.last, heeded))
+
+
+def logits_of(panel: pd.DataFrame) -> list[str]:
+    """The columns of stage 1 that are outputs of its members."""
+    return [name for name in named(panel, "filter") if name.rpartition(".")[2].startswith("z_")]
 
 
 class _Part(NamedTuple):
@@ -288,10 +321,10 @@ def _joined(parts: list[_Part], rows: pd.MultiIndex, effort: Effort, lags: bool)
     output, baseline, gap = (pd.Series(end, rows) for end in ends.T)
     found = [(part.at, part.lags._replace(names=[*map(_plain, part.names)])) for part in parts]
     return Explanation(
-        contributions=pd.DataFrame(shares, rows, [_plain(name) for name in names]),
+        contributions=pd.DataFrame(shares, rows, named_index(tuple(map(_plain, names)))),
         baseline=baseline,
         output=output,
-        by_stage=pd.DataFrame(by_member, rows, members),
+        by_stage=pd.DataFrame(by_member, rows, named_index(tuple(members))),
         raw_gap=gap,
         unit=UNIT,
         lags=TopLags.table(found, rows) if lags else None,

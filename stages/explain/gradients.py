@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from stages.base import Pull
 
 Net = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-CHUNK = 16  # points a net sees at once; always this many, so that no pair moves another's bits
+POINTS = 64  # that a net is asked for at once, all of one row: no other row moves its bits
+CHUNK = 16  # points whose outputs are asked for at once; always this many, for the same reason
 MOST = 256  # nodes
 
 
@@ -74,7 +76,7 @@ def integrated_gradients(  # noqa: PLR0913  two are the question, the others its
     rows, references : Points
         N and R of them.
     nodes : int, default=8
-        Gauss-Legendre nodes of the first try: a power of two up to 256.
+        Gauss-Legendre nodes of the first try, at most 256.
     tolerance : float, default=1e-4
         Largest gap of a pair, in the unit of what is explained; given `pull`, of a row on average
         over the references.
@@ -95,40 +97,36 @@ def integrated_gradients(  # noqa: PLR0913  two are the question, the others its
     Sundararajan, Taly & Yan (2017), "Axiomatic Attribution for Deep Networks", ICML.
     """
     for name, count in {"nodes": nodes, "most": most}.items():
-        if not 1 <= count <= MOST or MOST % count:
-            raise ValueError(f"{name} must be a power of two up to {MOST}, got {count}")
+        if not 1 <= count <= MOST:
+            raise ValueError(f"{name} must lie in [1, {MOST}], got {count}")
     if not len(rows) or not len(references):
         raise ValueError(f"need rows and references, got {len(rows)} and {len(references)}")
     if rise is None:
         rise = _outputs(net, rows)[:, None, :] - _outputs(net, references)[None, :, :]
     if pull is not None:
         rise = (rise * pull).sum(axis=2, keepdims=True)
-        pull = pull.reshape(-1, pull.shape[2])
-    pairs, (length, width) = rise.shape[:2], rows.window.shape[1:]
-    n, r = (index.ravel() for index in np.indices(pairs))
-    rise = rise.reshape(len(n), -1)
+    length, width = rows.window.shape[1:]
     window = np.zeros((*rise.shape, width))
     slope = np.zeros((*rise.shape, rows.static.shape[1]))
     gap = rise.copy()
     lags = np.zeros((len(rows), length, width))
-    left = np.arange(len(n)) if pull is None else np.flatnonzero(pull.any(axis=1))
-    while len(left):
-        ends = (n[left], r[left])
-        weight = None if pull is None else pull[left]
-        bars, slope[left] = _of_pairs(net, rows, references, ends, nodes, weight)
-        window[left] = bars.sum(axis=2)
-        change = (rows.static[ends[0]] - references.static[ends[1]])[:, None, :]
-        gap[left] = rise[left] - window[left].sum(axis=2) - (slope[left] * change).sum(axis=2)
-        missed = (np.abs(gap[left]) > tolerance).any(axis=1)
-        if pull is not None:
-            missed = _too_much(gap.reshape(pairs), tolerance)[n[left], r[left]]
-        nodes *= 2
-        missed &= nodes <= most
-        # one pair after the other: a row's bits do not depend on who shares its chunk
-        for pair in np.flatnonzero(~missed):
-            lags[ends[0][pair]] += bars[pair].sum(axis=0) / pairs[1]
-        left = left[missed]
-    window, slope, gap = (a.reshape(*pairs, *a.shape[1:]) for a in (window, slope, gap))
+    for n in range(len(rows)):  # a row by itself: its bits do not depend on the others
+        change = rows.static[n] - references.static
+        left = np.arange(len(references)) if pull is None else np.flatnonzero(pull[n].any(axis=1))
+        count = nodes
+        while len(left):
+            weight = None if pull is None else pull[n, left]
+            bars, slope[n, left] = _of_pairs(net, rows, references, n, left, count, weight)
+            window[n, left] = bars.sum(axis=2)
+            carried = (slope[n, left] * change[left, None, :]).sum(axis=2)
+            gap[n, left] = rise[n, left] - window[n, left].sum(axis=2) - carried
+            missed = (np.abs(gap[n, left]) > tolerance).any(axis=1)
+            if pull is not None:
+                missed = _too_much(gap[n, :, 0], tolerance)[left]
+            count *= 2
+            missed &= count <= most
+            lags[n] += bars[~missed].sum(axis=(0, 1)) / len(references)
+            left = left[missed]
     return Shares(window, slope, gap, lags)
 
 
@@ -150,76 +148,74 @@ def explained(
 
 
 def _too_much(gap: np.ndarray, tolerance: float) -> np.ndarray:
-    """Pairs (N, R) to look at more closely: the fewest without which a row keeps its tolerance.
+    """Pairs (R,) to look at more closely: the fewest without which the row keeps its tolerance.
 
     What explains a row is a mean over its references, and most of a gap comes from few of them.
     """
-    size = np.abs(gap)
-    order = np.argsort(size, axis=1, kind="stable")
-    kept = np.cumsum(np.take_along_axis(size, order, axis=1), axis=1) <= tolerance * gap.shape[1]
+    size, allowed = np.abs(gap), tolerance * len(gap)
+    if abs(gap.sum()) <= allowed:
+        return np.zeros(gap.shape, dtype=bool)
+    order = np.argsort(size, kind="stable")
     out = np.empty(gap.shape, dtype=bool)
-    np.put_along_axis(out, order, ~kept, axis=1)
-    return out & (np.abs(np.cumsum(gap, axis=1)[:, -1:]) > tolerance * gap.shape[1])
+    out[order] = np.cumsum(size[order]) > allowed
+    return out
 
 
-def _of_pairs(
+def _of_pairs(  # noqa: PLR0913  which pairs, and how closely
     net: Net,
     rows: Points,
     references: Points,
-    pairs: tuple[np.ndarray, np.ndarray],
+    row: int,
+    pairs: np.ndarray,
     nodes: int,
     pull: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Contributions (P, O, L, F) and slopes (P, O, S) of any number of pairs, chunk by chunk."""
-    size = max(CHUNK // nodes, 1)
+    """Contributions (P, O, L, F) and slopes (P, O, S) of a row and P references."""
+    size = max(POINTS // nodes, 1)
     found = []
-    for start in range(0, len(pairs[0]), size):
-        some = slice(start, start + size)
-        weight = None if pull is None else pull[some]
-        found.append(_along(net, rows, references, (pairs[0][some], pairs[1][some]), nodes, weight))
+    for start in range(0, len(pairs), size):
+        some = pairs[start : start + size]
+        weight = None if pull is None else pull[start : start + size]
+        begins = references.window[some], references.static[some]
+        ends = rows.window[row], rows.static[row]
+        found.append(_along(net, begins, ends, nodes, weight))
+    if len(found) == 1:
+        return found[0]
     bars, slopes = zip(*found, strict=True)
     return np.concatenate(bars), np.concatenate(slopes)
 
 
 def _along(
     net: Net,
-    rows: Points,
-    references: Points,
-    pairs: tuple[np.ndarray, np.ndarray],
+    begins: tuple[np.ndarray, np.ndarray],
+    ends: tuple[np.ndarray, np.ndarray],
     nodes: int,
     pull: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Contributions (P, O, L, F) and slopes (P, O, S) of as many pairs as a chunk holds."""
-    real, at_once = len(pairs[0]), min(nodes, CHUNK)
-    fill = (0, CHUNK // at_once - real)
-    n, r = (np.pad(index, fill, mode="edge") for index in pairs)
+    """Contributions (P, O, L, F) and slopes (P, O, S) of as many pairs as a net takes at once."""
+    at_once = min(nodes, POINTS)
     weight = None
     if pull is not None:
-        padded = np.pad(pull, (fill, (0, 0))).astype("float32")
-        weight = torch.from_numpy(padded.repeat(at_once, axis=0))
-    begins, changes = [], []
-    for end, start in ((rows.window, references.window), (rows.static, references.static)):
-        begins.append(torch.from_numpy(start[r]))
-        changes.append(torch.from_numpy(end[n] - start[r]))
-    sums: list[tuple[torch.Tensor, torch.Tensor]] = []
+        weight = torch.from_numpy(pull.astype("float32").repeat(at_once, axis=0))
+    changes = [end - begin for begin, end in zip(begins, ends, strict=True)]
     places, weights = _legendre(nodes)
+    sums: list[Any] = [0.0, 0.0]
     for first in range(0, nodes, at_once):
         some = slice(first, first + at_once)
         at = [_track(b, c, places[some]) for b, c in zip(begins, changes, strict=True)]
         grads = _gradients(net, at, weight)
-        parts = [[_average(g, weights[some]) for g in pair] for pair in grads]
-        sums = (
-            [(a, b) for a, b in parts]
-            if not sums
-            else [(x + a, s + b) for (x, s), (a, b) in zip(sums, parts, strict=True)]
-        )
-    bars = torch.stack([x * changes[0].double() for x, _ in sums], dim=1)[:real]
-    return bars.numpy(), torch.stack([s for _, s in sums], dim=1)[:real].numpy()
+        for part in range(2):
+            sums[part] += np.stack([_average(g[part], weights[some]) for g in grads], axis=1)
+    bars, slopes = sums
+    return np.asarray(bars * changes[0][:, None]), np.asarray(slopes)
 
 
-def _track(begin: torch.Tensor, change: torch.Tensor, places: list[float]) -> torch.Tensor:
-    track = torch.stack([begin + place * change for place in places], dim=1).flatten(0, 1)
-    return track.requires_grad_(True)
+def _track(begin: np.ndarray, change: np.ndarray, places: np.ndarray) -> torch.Tensor:
+    """Points (P * nodes, ...) on the way from each begin, pair by pair."""
+    place = places.reshape(-1, *[1] * (begin.ndim - 1))
+    track = begin[:, None] + place * change[:, None]
+    shape = len(begin) * len(places), *begin.shape[1:]  # there may be no static inputs
+    return torch.from_numpy(track.reshape(shape)).requires_grad_(True)
 
 
 def _gradients(
@@ -239,20 +235,21 @@ def _gradients(
         ]
 
 
-def _average(grads_BG: torch.Tensor, weights: list[float]) -> torch.Tensor:
-    """Weighted sum over the nodes, one after the other: the same bits for a pair anywhere."""
-    grads_PG = grads_BG.unflatten(0, (-1, len(weights)))
-    total = torch.zeros_like(grads_PG[:, 0], dtype=torch.float64)
-    for node, weight in enumerate(weights):
-        total.add_(grads_PG[:, node], alpha=weight)
-    return total
+def _average(grads: torch.Tensor, weights: np.ndarray) -> np.ndarray:
+    """Weighted sum over the nodes of each pair, in float64."""
+    pairs = len(grads) // len(weights)
+    by_pair = grads.numpy().reshape(pairs, len(weights), *grads.shape[1:])
+    total = by_pair[:, 0] * weights[0]
+    for node in range(1, len(weights)):
+        total += by_pair[:, node] * weights[node]
+    return np.asarray(total)
 
 
 @cache
-def _legendre(nodes: int) -> tuple[list[float], list[float]]:
-    """Places and weights of the Gauss-Legendre rule on [0, 1]."""
+def _legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places, float32, and weights of the Gauss-Legendre rule on [0, 1]."""
     places, weights = np.polynomial.legendre.leggauss(nodes)
-    return ((places + 1) / 2).tolist(), (weights / 2).tolist()
+    return ((places + 1) / 2).astype("float32"), weights / 2
 
 
 @torch.no_grad()

@@ -1,12 +1,19 @@
 """When it happened: the bars of the window whose parts in a contribution are the largest."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
 from stages.explain.chain import Chained
+
+
+@cache
+def named_index(names: tuple[str, ...]) -> pd.Index:
+    """An index of names, made once: every signal has the same."""
+    return pd.Index(names)
 
 
 class TopLags(NamedTuple):
@@ -52,7 +59,7 @@ class TopLags(NamedTuple):
         codes = np.concatenate(code)[order].astype("int32")
         columns = {
             "lag": np.concatenate(lag)[order].astype("int16"),
-            "feature": pd.Categorical.from_codes(codes, pd.Index(names)),
+            "feature": pd.Categorical.from_codes(codes, named_index(tuple(names))),
             "contribution": np.concatenate(value)[order],
         }
         return pd.DataFrame(columns, rows[at[order]])

@@ -77,21 +77,33 @@ def tree_shap(trees: Trees, X: np.ndarray, references: np.ndarray) -> np.ndarray
     x, r = trees.rows(X), trees.rows(references)
     parts = []
     for first in range(0, len(r), BLOCK):
-        barred = trees.remembered(r[first : first + BLOCK], _barred)
-        if barred.place.max(initial=0) > PLACES:
-            raise ValueError(
-                f"a path splits on {barred.place.max()} different columns, at most {PLACES} can be "
-                "explained: set max_depth"
-            )
+        barred = barred_by(trees, r[first : first + BLOCK])
         # references last, so that a column is paid for all of them at once
         shares = np.zeros((len(x), len(trees.base), x.shape[1], barred.missed.shape[1]))
-        _shares(x, trees.nodes, barred, *_pay(trees.depth), shares)
+        _shares(x, trees.nodes, barred, *pays(trees.depth), shares)
         parts.append(shares)
     shares = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=3)
     return np.moveaxis(shares, 3, 1)
 
 
-def _pay(depth: int) -> tuple[np.ndarray, np.ndarray]:
+def barred_by(trees: Trees, references: np.ndarray) -> Barred:
+    """What keeps at most 64 references out of the parts of the trees; kept by `trees`.
+
+    Raises
+    ------
+    ValueError
+        If a path splits on more than 64 different columns.
+    """
+    barred: Barred = trees.remembered(references, _barred)
+    if barred.place.max(initial=0) > PLACES:
+        raise ValueError(
+            f"a path splits on {barred.place.max()} different columns, at most {PLACES} can be "
+            "explained: set max_depth"
+        )
+    return barred
+
+
+def pays(depth: int) -> tuple[np.ndarray, np.ndarray]:
     """``(u-1)! v! / (u+v)!`` and ``u! (v-1)! / (u+v)!`` at [v, u] up to `depth`; 0 for (-1)!."""
     pay = np.zeros((depth + 1, depth + 1))
     for u in range(1, depth + 1):

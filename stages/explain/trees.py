@@ -116,10 +116,14 @@ class Trees:
         float64 ndarray of shape (N, K)
             Summed tree by tree in float64: a row's bits do not depend on the other rows.
         """
-        return _outputs(self.rows(X), self.nodes)
+        return _outputs(self.nodes, self.rows(X))
+
+    def outputs_of(self, references: np.ndarray) -> np.ndarray:
+        """`outputs` of rows that are asked about again and again."""
+        return np.asarray(self.remembered(self.rows(references), _outputs))
 
     def remembered(self, rows: np.ndarray, find: Callable[[Nodes, np.ndarray], Any]) -> Any:
-        """What `find` says of these rows; kept until it is asked about others.
+        """What `find` says of these rows; kept until it is asked of others.
 
         Parameters
         ----------
@@ -127,11 +131,10 @@ class Trees:
             See `rows`.
         find : callable of (Nodes, rows)
         """
-        asked = (find, rows.shape, rows.tobytes())
-        held = getattr(self, "_held", None)
+        asked, kept = (rows.shape, rows.tobytes()), vars(self).setdefault("_held", {})
+        held = kept.get(find)
         if held is None or held[0] != asked:
-            held = (asked, find(self.nodes, rows))
-            object.__setattr__(self, "_held", held)  # one name: threads never mix two
+            held = kept[find] = asked, find(self.nodes, rows)  # one name: threads never mix two
         return held[1]
 
     def rows(self, X: np.ndarray) -> np.ndarray:
@@ -299,7 +302,7 @@ def step(nodes: Nodes, node: int, row: np.ndarray) -> int:
 
 
 @njit(cache=True)
-def _outputs(X: np.ndarray, nodes: Nodes) -> np.ndarray:
+def _outputs(nodes: Nodes, X: np.ndarray) -> np.ndarray:
     out = np.empty((X.shape[0], nodes.base.shape[0]))
     for row in range(X.shape[0]):
         out[row] = nodes.base

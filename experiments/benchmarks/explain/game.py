@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from stages.explain.background import Background
 from stages.panel import FAMILIES, named, windows
 
 PART = 1024  # windows predicted at a time
+LEAD = 0.05  # of the largest player over the next, below which either may be called the largest
 
 
 class Game:
@@ -41,26 +43,30 @@ class Game:
 
     def earned(self, coalitions: np.ndarray) -> np.ndarray:
         """Margins (n,) of coalitions (n, players), true where a column comes from the row."""
+        return self.each(coalitions).mean(axis=1)
+
+    def each(self, coalitions: np.ndarray) -> np.ndarray:
+        """`earned` with each reference alone, (n, R)."""
         chosen = np.asarray(coalitions) > 0.5
-        out = np.empty(len(chosen))
+        out = np.empty((len(chosen), len(self.r)))
         step = max(PART // len(self.r), 1)
         for start in range(0, len(chosen), step):
             part = chosen[start : start + step, None, None, :]
             mixed = np.where(part, self.x[None, None], self.r[None])
             margins = self._margins(mixed.reshape(-1, self.window, len(self.players)))
-            out[start : start + step] = margins.reshape(-1, len(self.r)).mean(axis=1)
+            out[start : start + step] = margins.reshape(-1, len(self.r))
         return out
 
     def enumerated(self) -> np.ndarray:
-        """Shapley values (players,) from all coalitions."""
+        """Shapley values (players, R) against each reference, from all coalitions."""
         n = len(self.players)
         coalitions = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        earned, sizes = self.earned(coalitions), coalitions.sum(axis=1)
-        values = np.empty(n)
+        earned, sizes = self.each(coalitions), coalitions.sum(axis=1)
+        values = np.empty((n, len(self.r)))
         for player in range(n):
             without = np.flatnonzero(coalitions[:, player] == 0)
             weight = [factorial(s) * factorial(n - s - 1) / factorial(n) for s in sizes[without]]
-            values[player] = (earned[without + 2**player] - earned[without]) @ np.array(weight)
+            values[player] = np.array(weight) @ (earned[without + 2**player] - earned[without])
         return values
 
     def kernel_shap(self, samples: int, seed: int) -> np.ndarray:
@@ -94,12 +100,23 @@ class Game:
 
 
 def errors(mine: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Agreement of two tables (rows, players)."""
+    """Agreement of two tables (rows, players).
+
+    ``top_1`` is the share of rows with the same largest player, with its 95 % interval (Wilson);
+    ``clear_top_1`` the same where it leads by more than `LEAD` of its size, ``clear`` their share.
+    """
     first = np.abs(mine).argmax(axis=1) == np.abs(truth).argmax(axis=1)
+    second, largest = np.sort(np.abs(truth), axis=1)[:, -2:].T
+    clear = second < (1 - LEAD) * largest
+    interval = binomtest(int(first.sum()), len(first)).proportion_ci(method="wilson")
     return {
         "correlation": float(np.corrcoef(mine.ravel(), truth.ravel())[0, 1]),
         "relative_l1": float(np.abs(mine - truth).sum() / np.abs(truth).sum()),
         "top_1": float(first.mean()),
+        "top_1_low": float(interval.low),
+        "top_1_high": float(interval.high),
+        "clear": float(clear.mean()),
+        "clear_top_1": float(first[clear].mean()),
     }
 
 

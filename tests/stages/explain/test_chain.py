@@ -13,12 +13,13 @@ from lightgbm import LGBMClassifier
 from sklearn.ensemble import RandomForestClassifier
 from xgboost import XGBClassifier
 
-from stages.base import Attribution, Pull
+from stages.base import Attribution
 from stages.ensemble.decide import Decide
 from stages.ensemble.soft_vote import SoftVote
 from stages.ensemble.stacker import BayesianStacker
-from stages.explain.chain import chain, close, pull_of
-from stages.explain.explainer import Explainer
+from stages.explain.background import Background
+from stages.explain.chain import chain, close
+from stages.explain.explainer import Explainer, attributed
 from stages.filter.rule_filter import RuleFilter
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
@@ -151,16 +152,12 @@ def explained(stack: Stack, rows: pd.DataFrame, references: pd.DataFrame):
 
 
 def weighted(stack: Stack, rows: pd.DataFrame, references: pd.DataFrame, share: float = 0.5):
-    """As `explained`, with the nets asked for what the margin makes of them, as signals are."""
+    """As `explained`, with all stages asked for what the margin makes of them, as signals are."""
     rows, references = stack.predict(rows), stack.predict(references)
-    at = last_rows(rows).index
-    top = stack.ensemble.attribute(rows, at, references)
-    pull = Pull(pull_of(top, named(references, "refiner")), share, 1e-4)
-    return chain(
-        top,
-        stack.refiner.attribute(rows, at, references, pull),
-        stack.filter.attribute(rows, at, references),
-    )
+    last = last_rows(references)
+    heard = last[named(last, "refiner")].to_numpy()
+    background = Background(references, last, bool(heard.size and np.isfinite(heard).all()))
+    return attributed(stack, rows, last_rows(rows).index, background, share, 1e-4)
 
 
 def enumerated(stack: Stack, rows: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
@@ -196,9 +193,9 @@ def enumerated(stack: Stack, rows: pd.DataFrame, references: pd.DataFrame) -> pd
     return pd.DataFrame(values)
 
 
-def compared(stack: Stack, rows: pd.DataFrame, references: pd.DataFrame):
+def compared(stack: Stack, rows: pd.DataFrame, references: pd.DataFrame, how=explained):
     """Contributions by the chain and by enumeration, in the order of the players."""
-    mine = pd.DataFrame(dict(explained(stack, rows, references).contributions))
+    mine = pd.DataFrame(dict(how(stack, rows, references).contributions))
     truth = enumerated(stack, rows, references)
     assert set(mine) <= set(truth)
     return mine.reindex(columns=truth.columns, fill_value=0.0).to_numpy(), truth.to_numpy()
@@ -244,6 +241,25 @@ def test_boosted_trees_rules_and_contexts_are_exact(market, members, interaction
     np.testing.assert_allclose(mine, truth, atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("stops", [False, True], ids=["refined", "stopped by the gate"])
+def test_trees_that_contexts_turn_are_exact_where_signals_are_explained(market, stops):
+    """A product of trees and contexts is no sum: what a column earns depends on who came first."""
+    panel, y = market
+    bare = panel.drop(columns=["feature.x4", *named(panel, "rule")[1:]])
+    turning = ("context.regime", "context.liquidity")
+    members = {"lightgbm": boosted(), "more": boosted(leaves=15)}
+    stack = passed((bare, y), members, RuleFilter(), lstm() if stops else None, turning)
+    if stops:
+        stack.filter.threshold_ = np.inf  # stage 2 says nothing, and stage 3 guesses what it would
+    questioned = questions(bare)
+    mine, truth = compared(stack, *questioned, how=weighted)
+    assert np.abs(truth).max() > 0.1
+    np.testing.assert_allclose(mine, truth, atol=1e-9, rtol=0)
+    if not stops:  # the canary: half to each of two players is not what the definition says
+        halved, _ = compared(stack, *questioned)
+        assert np.abs(halved - truth).max() > 0.01
+
+
 def test_what_passes_through_the_static_inputs_of_a_linear_net_is_exact(market):
     panel, y = market
     bare = panel.drop(columns=named(panel, "rule"))
@@ -264,8 +280,11 @@ def test_what_passes_through_the_static_inputs_of_a_linear_net_is_exact(market):
     assert np.abs(sum(said.contributions.values()) - truth.sum(axis=1)).max() > 0.01
 
 
-def test_asking_the_nets_once_gives_what_asking_for_each_output_gives(whole):
+def test_asking_the_nets_once_gives_what_asking_for_each_output_gives(market, whole):
     stack, panel = whole
+    said = stack.predict(panel)
+    y = market[1][said["refiner.lstm.z_buy"].loc[market[1].index].notna().to_numpy()]
+    stack = replace(stack, ensemble=SoftVote({"filter": 1, "refiner": 1}).fit(said, y))
     each, once = (f(stack, *questions(panel)) for f in (explained, weighted))
     for name, value in each.contributions.items():
         np.testing.assert_allclose(once.contributions[name], value, atol=2e-3)

@@ -445,7 +445,7 @@ def test_a_tail_without_an_evaluable_row_is_refused(trained):
 
 
 @pytest.mark.parametrize(
-    "effort", [{"nodes": 3}, {"fast_nodes": 0.3}, {"reasons": "slow"}, {"lags": -1}]
+    "effort", [{"nodes": 3}, {"fast_nodes": 0.0}, {"reasons": "slow"}, {"lags": -1}]
 )
 def test_an_effort_that_cannot_be_is_refused(effort):
     with pytest.raises(ValueError, match="=|reasons"):

@@ -110,6 +110,15 @@ def test_a_linear_net_is_explained_by_its_weights():
     np.testing.assert_array_equal(shares.slope, np.broadcast_to([[0, 0], [3, 0]], (3, 2, 2, 2)))
 
 
+def test_a_net_without_static_inputs_is_explained_by_its_window_alone():
+    bare = Lstm(n_features=WIDTH, n_static=0, window=LENGTH, hidden=6).eval().requires_grad_(False)
+    rows, references = (Points(p.window, p.static[:, :0]) for p in (points(3, 0), points(2, 1)))
+    shares = integrated_gradients(bare, rows, references, pull=pulls(rows, references))
+    assert shares.slope.shape == (3, 2, 1, 0)
+    assert np.abs(shares.gap).max() < 1.1e-4
+    assert np.abs(shares.window).max() > 0.01
+
+
 def pulls(rows, references, seed=5):
     return np.random.default_rng(seed).normal(size=(len(rows), len(references), 2))
 
@@ -175,7 +184,7 @@ def test_what_no_weight_asks_for_costs_no_pass():
     assert not shares.lags.any()
     assert not shares.gap.any()
     integrated_gradients(counted, rows, references, nodes=2, most=2, pull=rise, rise=rise)
-    assert seen == [16]  # 6 pairs at 2 points, filled up; the outputs at the ends were given
+    assert seen == [4, 4, 4]  # 2 pairs of a row at 2 points; the outputs at the ends were given
 
 
 def test_many_nodes_are_spread_over_several_chunks(net):
@@ -241,8 +250,8 @@ def test_what_captum_and_shap_make_of_an_lstm_does_not_add_up_and_ours_does():
         shap.DeepExplainer(bare, r).shap_values(x.detach())
 
 
-@pytest.mark.parametrize("nodes", [0, 3, 512])
-def test_a_number_of_nodes_that_does_not_fill_a_chunk_is_refused(nodes):
+@pytest.mark.parametrize("nodes", [0, 257])
+def test_too_few_and_too_many_nodes_are_refused(nodes):
     with pytest.raises(ValueError, match=f"got {nodes}"):
         integrated_gradients(Linear(), points(1, 0), points(1, 1), nodes=nodes)
 

@@ -7,7 +7,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from stages.explain.words import Word, level, plain, words
-from stages.features.build import FeatureSet, GivenFeatures
+from stages.features.build import FeatureSet
+from stages.features.given import GivenFeatures
 from stages.features.returns import log_return
 from stages.features.timeframes import on_closes
 
