@@ -75,6 +75,23 @@ def gate_threshold(
     return threshold if failed >= least * weights[scored].sum() else OPEN
 
 
+def same_share(before: np.ndarray, after: np.ndarray, threshold: float) -> float:
+    """Threshold that stops as large a share of the scores `after` as `threshold` did `before`.
+
+    Parameters
+    ----------
+    before, after : float64 ndarray of shape (n,)
+        `gate_score` of the same rows by members as they were and as they are; NaN is left out.
+    threshold : float
+        Of the scores before.
+    """
+    before, after = before[np.isfinite(before)], np.sort(after[np.isfinite(after)])
+    if not len(before) or not len(after):
+        return threshold
+    stopped = round(float((before < threshold).mean()) * len(after))
+    return float(after[min(stopped, len(after) - 1)])
+
+
 def _mean(columns: pd.DataFrame, side: str) -> np.ndarray:
     wanted = re.compile(rf"filter\.\w+\.{side}")
     names = [name for name in named(columns, "filter") if wanted.fullmatch(name)]

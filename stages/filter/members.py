@@ -12,6 +12,7 @@ from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from stages.base import ArtifactError
+from stages.explain.tree_pull import Pulled, tree_pull
 from stages.explain.tree_shap import tree_shap
 from stages.explain.trees import Trees
 from stages.filter.regression import RegressionMember
@@ -48,6 +49,12 @@ class Member(Protocol):
 
     def shares(self, X: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Share of each column in the logits less those of each reference: (N, R, 2, F)."""
+        ...
+
+    def pulled(
+        self, X: np.ndarray, references: np.ndarray, weights: np.ndarray, turns: np.ndarray
+    ) -> Pulled:
+        """Share of each column in the sum of the logits by `weights` (N, R, 2), see `tree_pull`."""
         ...
 
 
@@ -150,6 +157,11 @@ class LightGBMMember:
     def shares(self, X: np.ndarray, references: np.ndarray) -> np.ndarray:
         return _against_hold(tree_shap(self.trees, X, references), axis=2)
 
+    def pulled(
+        self, X: np.ndarray, references: np.ndarray, weights: np.ndarray, turns: np.ndarray
+    ) -> Pulled:
+        return tree_pull(self.trees, X, references, _of_scores(weights), _of_scores(turns))
+
 
 @dataclass(frozen=True)
 class XGBoostMember:
@@ -183,6 +195,11 @@ class XGBoostMember:
 
     def shares(self, X: np.ndarray, references: np.ndarray) -> np.ndarray:
         return _against_hold(tree_shap(self.trees, X, references), axis=2)
+
+    def pulled(
+        self, X: np.ndarray, references: np.ndarray, weights: np.ndarray, turns: np.ndarray
+    ) -> Pulled:
+        return tree_pull(self.trees, X, references, _of_scores(weights), _of_scores(turns))
 
 
 @dataclass(frozen=True)
@@ -239,15 +256,26 @@ class ForestMember:
         clip, so they still sum to what the logits do; where p = p' the factor is the slope of
         ``log c`` there. Chen, Lundberg & Lee (2022), Nat. Commun. 13, 4512.
         """
-        at_x, at_r = (self.trees.outputs(rows) for rows in (X, references))
+        factor = self._factor(X, references)
+        return _against_hold(tree_shap(self.trees, X, references) * factor[..., None], axis=2)
+
+    def pulled(
+        self, X: np.ndarray, references: np.ndarray, weights: np.ndarray, turns: np.ndarray
+    ) -> Pulled:
+        factor = self._factor(X, references)
+        parts = (_of_scores(part) * factor for part in (weights, turns))
+        return tree_pull(self.trees, X, references, *parts)
+
+    def _factor(self, X: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """From a step of a probability to that of its log: (N, R, K)."""
+        at_x, at_r = self.trees.outputs(X), self.trees.outputs_of(references)
         step = at_x[:, None] - at_r[None]
         from_r = self._clipped(at_r)[None]
         # log1p keeps the digits when the two are close
         rise = np.log1p((self._clipped(at_x)[:, None] - from_r) / from_r)
         slope = np.where(at_r > self.floor, 1 / from_r[0], 0.0)[None]
         still = step == 0
-        factor = np.where(still, slope, rise / np.where(still, 1.0, step))
-        return _against_hold(tree_shap(self.trees, X, references) * factor[..., None], axis=2)
+        return np.asarray(np.where(still, slope, rise / np.where(still, 1.0, step)))
 
     def _clipped(self, odds: np.ndarray) -> np.ndarray:
         return np.clip(odds, self.floor, 1.0)
@@ -269,6 +297,11 @@ def _jobs(estimator: ClassifierMixin) -> int:
 def _against_hold(scores: np.ndarray, axis: int) -> np.ndarray:
     sides = np.take(scores, [SELL, BUY], axis=axis)
     return sides - np.take(scores, [HOLD], axis=axis)
+
+
+def _of_scores(weights: np.ndarray) -> np.ndarray:
+    """Multipliers (..., 2) of the log-odds against hold as those of the K scores, (..., 3)."""
+    return np.stack([weights[..., 0], -weights.sum(axis=-1), weights[..., 1]], axis=-1)
 
 
 def _gain(model: Any, n_features: int) -> np.ndarray:

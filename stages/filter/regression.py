@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from stages.base import ArtifactError, DataError
+from stages.explain.tree_pull import Pulled, tree_pull
 from stages.explain.tree_shap import tree_shap
 from stages.explain.trees import Trees
 
@@ -144,6 +145,14 @@ class RegressionMember:
         """Share of each column in the logits less those of each reference: (N, R, 2, F)."""
         slope = np.array(self.tie["slope"])
         return tree_shap(self.trees, X, references) * slope[:, None]
+
+    def pulled(
+        self, X: np.ndarray, references: np.ndarray, weights: np.ndarray, turns: np.ndarray
+    ) -> Pulled:
+        """Share of each column in the sum of the logits by `weights` (N, R, 2), see `tree_pull`."""
+        slope = np.array(self.tie["slope"])
+        parts = ((part * slope).sum(axis=-1, keepdims=True) for part in (weights, turns))
+        return tree_pull(self.trees, X, references, *parts)
 
 
 def _jobs(estimator: Any) -> int:

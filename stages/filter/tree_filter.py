@@ -9,10 +9,13 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from stages.base import ArtifactError, Attribution, DataError, State, fitted
-from stages.filter.gate import OPEN, gate_score, gate_threshold
+from stages.base import ArtifactError, Attribution, ConfigError, DataError, Pull, State, fitted
+from stages.explain.tree_pull import members_pulled
+from stages.filter.boosters import Lesson
+from stages.filter.gate import OPEN, gate_score, gate_threshold, same_share
 from stages.filter.members import fit_member, kind, regresses
 from stages.filter.regression import standing
+from stages.filter.relearn import Grown, TreeLearning
 from stages.filter.rows import matrix, refuse_absent_sides
 from stages.filter.rule_filter import RuleFilter
 from stages.filter.stopping import with_rounds
@@ -82,6 +85,7 @@ class TreeFilter:
             if not re.fullmatch("[a-z0-9_]+", name) or name in ("rules", "gate"):
                 raise ValueError(f"member name must match [a-z0-9_]+, not rules or gate: {name!r}")
             kind(estimator)
+        self._grown: dict[str, Grown] = {}
 
     def fit(self, panel: pd.DataFrame, y: pd.DataFrame) -> Self:
         """Train a copy of each member on the rows of `y`; the gate opens.
@@ -107,7 +111,7 @@ class TreeFilter:
                 where=f"columns present: {sorted(map(str, panel.columns))[:40]}",
                 cure="build the features first",
             )
-        self.members_, self.gain_ = {}, {}
+        self.members_, self.gain_, self._grown = {}, {}, {}
         X = matrix(panel, self.columns_, y.index)
         classes, weight = y["side"].to_numpy() + 1, y["weight"].to_numpy(dtype="float64")
         moves = standing(y) if any(map(regresses, self.members.values())) else None
@@ -145,11 +149,62 @@ class TreeFilter:
         return columns.assign(**{"filter.gate": np.where(ready, passes, np.nan)})
 
     def update(self, panel: pd.DataFrame, y: pd.DataFrame) -> Self:
-        """Leave the trees as they are: stage 1 follows the market by being refitted.
+        """Leave the trees as they are; `relearn` moves them, where that is asked for."""
+        return self
 
-        Leaf values nudged by new rows would part from the out-of-fold logits on which the later
-        stages were trained.
+    def relearn(
+        self,
+        panel: pd.DataFrame,
+        y: pd.DataFrame,
+        how: TreeLearning,
+        seed: int = 0,
+        drifted: bool = False,
+    ) -> Self:
+        """Let every member learn from the rows of `y`; the gate goes on stopping as many of them.
+
+        The rules keep their weights, and `importance` stays that of the training. What stage 3
+        thinks of the members is of their words before: it has to hear their new ones on rows that
+        they have not learnt from, see `stages.online.learning`.
+
+        Parameters
+        ----------
+        panel : DataFrame of shape (N, F)
+        y : DataFrame of shape (n <= N, 3 to 5)
+            Matured labels.
+        how : TreeLearning
+        seed : int, default=0
+            Of fresh trees.
+        drifted : bool, default=False
+            Whether a change of the market is confirmed.
         """
+        members = fitted(self, "members_")
+        rows = panel.loc[check_labels(y).index]
+        before = gate_score(self.predict(rows)) if self.threshold_ > OPEN else None
+        lesson = Lesson(
+            matrix(rows, self.columns_),
+            y["side"].to_numpy() + 1,
+            y["weight"].to_numpy(dtype="float64"),
+            standing(y) if any(map(regresses, self.members.values())) else None,
+            seed,
+            drifted,
+        )
+        absent = [name for name in how.only or () if name not in members]
+        if absent:
+            raise ConfigError(
+                f"there are no members {absent} to learn",
+                code="SV-F33",
+                where=f"members: {sorted(members)}",
+                cure="name some of these in learning.trees.only, or leave it out",
+            )
+        for name, template in self.members.items():
+            if how.only is not None and name not in how.only:
+                continue
+            taught = how.teach(members[name], template, lesson, self._grown.get(name))
+            self.members_ = {**self.members_, name: taught[0]}  # a copy keeps the old ones
+            if taught[1] is not None:
+                self._grown = {**self._grown, name: taught[1]}
+        if before is not None:
+            self.threshold_ = same_share(before, gate_score(self.predict(rows)), self.threshold_)
         return self
 
     def set_gate(
@@ -198,17 +253,26 @@ class TreeFilter:
         return table.rename_axis(index="member", columns=None)
 
     def attribute(
-        self, panel: pd.DataFrame, rows: pd.MultiIndex, references: pd.DataFrame
+        self,
+        panel: pd.DataFrame,
+        rows: pd.MultiIndex,
+        references: pd.DataFrame,
+        pull: Pull | None = None,
     ) -> Attribution:
         """Split each member's logits over the columns it reads; nothing is upstream.
 
         Exact: shares sum to ``logit(row) - logit(reference)`` within 1e-9, or within 1e-5 for
-        XGBoost, which sums its trees in float32.
+        XGBoost, which sums its trees in float32. With a `pull`, each member's weighted sum is
+        split, averaged over the references.
         """
         x = matrix(panel, fitted(self, "columns_"), rows)
         r = matrix(last_rows(references), self.columns_)
         outputs = self._outputs()
         inputs = self._inputs()
+        if pull is not None:
+            rules = self.rules_
+            ruled = None if rules is None else rules.attribute(panel, rows, references).values
+            return members_pulled(self.members_, (outputs, inputs), (x, r), pull, ruled)
         values = np.zeros((len(x), len(r), len(outputs), len(inputs)))
         for i, member in enumerate(self.members_.values()):
             values[:, :, 2 * i : 2 * i + 2, : x.shape[1]] = member.shares(x, r)
@@ -221,12 +285,14 @@ class TreeFilter:
         """Boosters in their native formats, forests as node arrays, the rest as JSON."""
         members = fitted(self, "members_")
         rules = None if self.rules_ is None else dict(self.rules_.state().values)
+        grown = {name: [g.base, g.chained] for name, g in self._grown.items()}
         return State(
             {
                 "columns": list(self.columns_),
                 "gain": {name: list(gain) for name, gain in self.gain_.items()},
                 "threshold": self.threshold_,
                 "rules": rules,
+                **({"grown": grown} if grown else {}),
             },
             {f"{name}.{member.suffix}": member.content for name, member in members.items()},
         )
@@ -236,6 +302,7 @@ class TreeFilter:
         self.columns_ = list(state.values["columns"])
         self.gain_ = {name: list(gain) for name, gain in state.values["gain"].items()}
         self.threshold_ = state.values["threshold"]
+        self._grown = {n: Grown(*g) for n, g in state.values.get("grown", {}).items()}
         said = state.values["rules"]
         self.rules_ = None
         if said is not None:

@@ -11,11 +11,13 @@ import pandas as pd
 from safetensors.numpy import load, save
 
 from stages.base import DataError, State
+from stages.online.draws import Policy, Remembered
 from stages.panel import age, check_labels, check_panel, named, settled
 from stages.signal import SIDES
 
 FAMILIES = ("feature", "rule", "context", "filter", "refiner")
 PART = "replay.safetensors"
+LOGITS = (".z_sell", ".z_buy")
 ROW = {
     "time": "int64",  # microseconds since 1970, UTC, of each of the L bars
     "asset": "int64",
@@ -47,6 +49,9 @@ class ReplayBuffer:
         Column of whole numbers that splits each side into strata; NaN is one of its own. Where
         the first panel lacks the column, sides alone are the strata.
     seed : int, default=0
+    policy : Policy, optional
+        How `sample` draws, see `stages.online.draws`; default a fair draw. What is kept does not
+        depend on it.
 
     Attributes
     ----------
@@ -68,6 +73,7 @@ class ReplayBuffer:
     window: int = 32
     regime: str = "context.regime"
     seed: int = 0
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         if min(self.capacity, self.max_bytes, self.window) < 1 or self.seed < 0:
@@ -128,8 +134,16 @@ class ReplayBuffer:
             self._write(slots, panel, position[chosen], y.iloc[chosen])
         return self
 
-    def sample(self, n: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def sample(self, n: int, seed: int, weighed: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Draw `n` rows without replacement; all of them, if there are fewer.
+
+        Parameters
+        ----------
+        n : int >= 0
+        seed : int
+        weighed : bool, default=False
+            Whether labels count as much as their stratum did in the stream: sides that the
+            memory holds more of than there were would else pass for likelier than they are.
 
         Returns
         -------
@@ -138,7 +152,7 @@ class ReplayBuffer:
             and the only one with the logits of the stages.
         y : DataFrame of shape (n, 4)
         """
-        drawn = np.random.default_rng(seed).permutation(len(self))[:n]
+        drawn = self._drawn(n, np.random.default_rng(seed))
         rows = {name: values[drawn] for name, values in self._rows.items()}
         names = [f"{i:06d} {self.assets_[a]}" for i, a in enumerate(rows["asset"])]
         L = self.window
@@ -152,15 +166,34 @@ class ReplayBuffer:
             {name: rows[name] for name in ("side", "weight", "ret")}, index[L - 1 :: L]
         )
         y.insert(1, "end", _utc(rows["end"]))
+        if weighed:
+            y["weight"] *= self._standing()[drawn]
         return panel, y
 
+    @property
+    def loss(self) -> np.ndarray:
+        """Cross-entropy of what the members said of each row in its time, nats, (N,).
+
+        Their logits are averaged; NaN where none had spoken.
+        """
+        at = {s: [i for i, c in enumerate(self.columns_) if c.endswith(s)] for s in LOGITS}
+        last = self._rows["window"][: len(self), -1].astype("float64")
+        pairs = [last[:, at[side]] for side in LOGITS]
+        spoke = [np.isfinite(pair).sum(axis=1) for pair in pairs]
+        with np.errstate(invalid="ignore"):
+            sell, buy = (np.nansum(p, axis=1) / k for p, k in zip(pairs, spoke, strict=True))
+        logits = np.stack([sell, np.zeros(len(self)), buy])
+        right = logits[self._rows["side"][: len(self)] + 1, np.arange(len(self))]
+        return np.asarray(np.logaddexp.reduce(logits, axis=0) - right)
+
     def summary(self) -> dict[str, Any]:
-        """Size, capacity, first and last time, hash and strata: what a signal carries along."""
+        """Policy, size, capacity, span, hash and strata: what a signal carries along."""
         times = self._rows["time"][: len(self), -1]
         span = (
             [_utc(t).isoformat() for t in (times.min(), times.max())] if len(self) else [None] * 2
         )
         return {
+            "policy": "fair" if self.policy is None else type(self.policy).__name__,
             "size": len(self),
             "capacity": self._limit,
             "oldest": span[0],
@@ -202,6 +235,20 @@ class ReplayBuffer:
                 cure="raise online.replay.max_bytes or shorten its window",
             )
         return min(self.capacity, self.max_bytes // row)
+
+    def _drawn(self, n: int, generator: np.random.Generator) -> np.ndarray:
+        if self.policy is None:
+            return generator.permutation(len(self))[:n]
+        rows = Remembered(self._rows["time"][: len(self), -1], self.loss)
+        return self.policy.draw(rows, n, generator)
+
+    def _standing(self) -> np.ndarray:
+        """Share of each row's stratum in the stream over its share in the memory, (N,)."""
+        weight, total = np.ones(len(self)), sum(self.seen_.values())
+        for name, slots in self._slots.items():
+            if slots:
+                weight[slots] = self.seen_[name] / total * len(self) / len(slots)
+        return weight
 
     def _room(self, rows: int) -> dict[str, np.ndarray]:
         L, F = self.window, len(self.columns_)

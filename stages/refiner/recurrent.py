@@ -1,6 +1,6 @@
 """What the recurrent members of the refiner share: projection, cell, last state, head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -43,6 +43,7 @@ class Recurrent(nn.Module):
         self.project = nn.Linear(n_features, hidden)
         self.drop_in = nn.Dropout(dropout)
         self.cell = self.cells(hidden, hidden, layers, batch_first=True)
+        self.last = f"_l{layers - 1}"
         self.drop_out = nn.Dropout(dropout)
         self.head = Head(hidden, n_static)
 
@@ -50,3 +51,9 @@ class Recurrent(nn.Module):
         """Return logits_B2: log-odds of sell and of buy against hold."""
         states_BLH, _ = self.cell(self.drop_in(self.project(x_BLF)))
         return self.head(self.drop_out(states_BLH[:, -1]), static_BS)
+
+    def late(self) -> Iterator[nn.Parameter]:
+        """Weights of the last layer and the head: what online learning moves."""
+        cell = self.cell.named_parameters()
+        yield from (weights for name, weights in cell if name.endswith(self.last))
+        yield from self.head.parameters()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stages.explain.gradients import Points
+    from stages.refiner.relearn import NetLearning
     from stages.refiner.training import Samples
 
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -174,8 +175,63 @@ class SequenceRefiner:
         return pd.DataFrame(out, panel.index, list(self._outputs()))
 
     def update(self, panel: pd.DataFrame, y: pd.DataFrame) -> Self:
-        """Leave the nets as they are: they are refitted, and not yet tuned online."""
+        """Leave the nets as they are; `relearn` moves them, where that is asked for."""
         fitted(self, "nets_")
+        return self
+
+    def relearn(
+        self,
+        panel: pd.DataFrame,
+        y: pd.DataFrame,
+        replayed: np.ndarray,
+        how: "NetLearning",
+        seed: int = 0,
+    ) -> Self:
+        """Let every net take a few steps on the rows of `y` that can be read.
+
+        Parameters
+        ----------
+        panel : DataFrame of shape (N, F)
+            With the logits of both stages as they were said in the rows' time.
+        y : DataFrame of shape (n <= N, 3 to 5)
+            Matured labels.
+        replayed : bool ndarray of shape (n,)
+            Which of them come from the memory; the others are new.
+        how : NetLearning
+        seed : int, default=0
+            Of the order of the rows and of dropout.
+
+        Raises
+        ------
+        DataError
+            SV-X201 if the weights leave the finite numbers.
+        """
+        from stages.refiner.finetune import Lesson, finetuned
+        from stages.refiner.nets import seeded
+        from stages.refiner.training import Samples
+
+        nets = fitted(self, "nets_")
+        rows = rows_of(check_panel(panel), check_labels(y).index)
+        weight = y["weight"].to_numpy("float64") * np.where(passed(panel)[rows], 1, self.below_gate)
+        used = self.reader_.readable(panel)[rows] & (weight > 0)
+        if not used.any():
+            return self
+        samples = Samples(
+            inputs=self.reader_.read(panel),
+            ends=rows[used],
+            bar=np.zeros(used.sum(), dtype="int64"),
+            target=y["side"].to_numpy("int64")[used] + 1,
+            weight=(weight[used] / weight[used].mean()).astype("float32"),
+        )
+        for m, (name, trained) in enumerate(nets.items()):
+            pair = list(self._outputs()[2 * m : 2 * m + 2])
+            said = panel[pair].to_numpy("float32")[samples.ends]
+            lesson = Lesson(samples, replayed[used], said)
+            taught = []
+            for own, net in zip(self.seeds, trained, strict=True):
+                with seeded(seed + own):
+                    taught.append(finetuned(net, lesson, how, self.label_smoothing))
+            self.nets_ = {**self.nets_, name: taught}  # a copy keeps the old ones
         return self
 
     def attribute(

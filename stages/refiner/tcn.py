@@ -1,5 +1,6 @@
 """The temporal convolution member of the refiner."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -57,6 +58,11 @@ class Tcn(nn.Module):
         for block in self.blocks:
             state_BHL = block(state_BHL)
         return self.head(state_BHL[:, :, -1], static_BS)
+
+    def late(self) -> Iterator[nn.Parameter]:
+        """Weights of the last block and the head: what online learning moves."""
+        yield from self.blocks[-1].parameters()
+        yield from self.head.parameters()
 
 
 class _Block(nn.Module):

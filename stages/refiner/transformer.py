@@ -1,5 +1,6 @@
 """The Transformer member of the refiner."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -62,6 +63,11 @@ class Transformer(nn.Module):
         # only the last bar is read, so the last block computes only that one
         last = self.blocks[-1](tokens[:, -1:], tokens)
         return self.head(self.drop_out(self.norm(last[:, 0])), static_BS)
+
+    def late(self) -> Iterator[nn.Parameter]:
+        """Weights of the last block and the head: what online learning moves."""
+        for part in (self.blocks[-1], self.norm, self.head):
+            yield from part.parameters()
 
 
 class Block(nn.Module):

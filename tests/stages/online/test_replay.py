@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from pipeline.assemble import assemble
 from stages.base import DataError, State
 from stages.online.replay import ReplayBuffer
 from stages.panel import check_labels, check_panel
+from tests.conftest import composed
 
 CONF = Path(__file__).parents[3] / "conf" / "online"
 TIMES, ASSETS, L = 120, 4, 3
@@ -221,8 +223,8 @@ def test_a_setting_out_of_range_is_refused(setting):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_each_config_makes_a_buffer(name):
-    cfg = OmegaConf.create(
-        {"seed": 7, "window": L, "online": OmegaConf.load(CONF / f"{name}.yaml")}
-    )
-    buffer = instantiate(OmegaConf.to_container(cfg, resolve=True)["online"]["replay"])
+    cfg = composed("update", f"online={name}", "seed=7", f"window={L}")
+    buffer = instantiate(OmegaConf.to_container(cfg.online.replay, resolve=True))
     assert len(buffer.add(PANEL, Y)) > 0
+    learning = assemble(cfg, "learning")
+    assert (learning is None) == (name == "default")
