@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import json_bytes, storing, sync, write_atomic, write_synced
+from pipeline.files import json_bytes, storing, sync, write_synced
+from pipeline.pointer import POINTER, move, promoted, read_pointer
 from pipeline.versions import check_versions, versions
 from stages.base import ArtifactError
 
@@ -22,7 +23,7 @@ SEAL = "manifest.sha256"  # as sha256sum writes it: a flipped bit of the manifes
 FACTS = "facts.json"
 CERTIFICATE = "certificate.json"  # of a leak audit: it may come later, and be renewed
 BESIDE = {MANIFEST, SEAL, FACTS, CERTIFICATE}  # what the manifest does not list
-CHAMPION = "champion"
+CHAMPION = POINTER
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")  # what a part may be called
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MANIFEST_LIMIT = 1 << 20  # bytes
@@ -139,8 +140,11 @@ def read(folder: Path | str, digest: str | None = None) -> Artifact:
     return Artifact(values, content, libraries, found)
 
 
-def promote(root: Path | str, digest: str) -> None:
+def promote(root: Path | str, digest: str, why: str = "", bar: str = "") -> None:
     """Make the artifact with this digest the champion of `root`, at once and for all readers.
+
+    What served before is the previous champion from then on. `why` and the newest `bar` of the
+    time go into the history.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def promote(root: Path | str, digest: str) -> None:
         SV-F29 if no intact artifact below `root` has the digest; the old champion stays.
     """
     read(find(root, digest), digest)
-    write_atomic(Path(root) / CHAMPION, f"{digest}\n".encode("ascii"))
+    move(root, promoted(read_pointer(root), digest, bar), why)
 
 
 def champion(root: Path | str) -> Path:
@@ -157,20 +161,18 @@ def champion(root: Path | str) -> Path:
     Raises
     ------
     ArtifactError
-        SV-X410 if there is none yet.
+        SV-X410 if there is none yet; SV-F29 if the pointer is not what was written.
     """
-    root = Path(root)
-    try:
-        digest = (root / CHAMPION).read_text(encoding="ascii", errors="replace").strip()
-    except FileNotFoundError as error:
+    pointer = read_pointer(root)
+    if pointer is None:
         raise ArtifactError(
             "there is no champion model",
             code="SV-X410",
             where=str(root),
             why="nothing was trained here yet, or root names another folder",
             cure="run python -m pipeline.train first, or name a model with model=PATH",
-        ) from error
-    return find(root, digest)
+        )
+    return find(root, pointer.champion)
 
 
 def find(root: Path | str, digest: str) -> Path:

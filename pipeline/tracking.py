@@ -118,6 +118,19 @@ def read_runs(folder: Path | str) -> pd.DataFrame:
     return table.drop(columns=same)
 
 
+def figures(folder: Path | str) -> dict[str, float]:
+    """All numbers of the ``metrics.json`` of a run, by key."""
+    metrics = json.loads((Path(folder) / METRICS).read_text(encoding="utf-8"))
+    found = dict(_flat(metrics))
+    numbers = {k: v for k, v in found.items() if isinstance(v, int | float)}
+    return {key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}
+
+
+def settings(folder: Path | str) -> dict[str, Any]:
+    """All settings of the ``config.yaml`` of a run, by key."""
+    return dict(_flat(OmegaConf.to_container(OmegaConf.load(Path(folder) / CONFIG))))  # type: ignore[arg-type]
+
+
 def git_commit(folder: Path | str | None = None) -> str | None:
     """Commit checked out where the code lies, with ``+changes`` if files differ from it.
 
