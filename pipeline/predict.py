@@ -7,7 +7,9 @@ from pipeline.cli import entry
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pipeline.signal_pipeline import SignalPipeline
     from pipeline.signals import Signals
+    from stages.risk.emission import Emission
 
 
 @entry("predict")
@@ -15,11 +17,12 @@ def main(cfg: "DictConfig") -> None:
     """Load the model, predict the newest bar of each asset (or all), write, show."""
     from pathlib import Path
 
-    from pipeline.assemble import flag, instant, load_model, load_source, model_folder
+    from pipeline.assemble import assemble, flag, instant, load_model, load_source, model_folder
     from pipeline.certificates import standing
     from pipeline.lock import lock
     from pipeline.report import terminal
     from pipeline.signals_io import record_suffix, write_signals
+    from pipeline.store.signal_store import SignalStore
     from stages.base import ConfigError
 
     if cfg.rows not in ("newest", "all"):
@@ -29,12 +32,13 @@ def main(cfg: "DictConfig") -> None:
             where="key rows",
             cure="rows=newest or rows=all",
         )
-    reasons = flag(cfg, "explain_rows")
+    reasons, risk = flag(cfg, "explain_rows"), flag(cfg, "appraise")
     as_of = instant(cfg, "as_of")
     if cfg.output:
         record_suffix(Path(cfg.output))
+    emission = assemble(cfg, "emit")
     if cfg.store:
-        _store(cfg)  # one that cannot be opened is refused before anything is read
+        SignalStore(cfg.store).close()  # one that cannot be opened is refused before all else
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
         pipeline = load_model(cfg)
@@ -42,13 +46,13 @@ def main(cfg: "DictConfig") -> None:
         source = load_source(cfg)
         terminal.say_source(source)
         step("predicting")
-        signals = pipeline.signals(source.bars, cfg.rows == "newest", as_of, reasons)
+        signals = pipeline.signals(source.bars, cfg.rows == "newest", as_of, reasons, risk)
         if cfg.output:
             with lock(cfg.root, wait=60):
                 write_signals(Path(cfg.output), signals, terminal.config_digest(cfg))
         if cfg.store:
             step("storing")
-            _store(cfg, signals)
+            said = _store(cfg, signals, pipeline, emission)
         if cfg.report:
             from pipeline.report.page import write_page
 
@@ -60,16 +64,29 @@ def main(cfg: "DictConfig") -> None:
         terminal.show_json([terminal.record(s, cfg) for s in signals])
     else:
         terminal.show_signals(signals, source)
+    if cfg.store:
+        terminal.say(said)
     terminal.say(standing(model_folder(cfg), pipeline))
 
 
-def _store(cfg: "DictConfig", signals: "Signals | None" = None) -> None:
+def _store(
+    cfg: "DictConfig", signals: "Signals", pipeline: "SignalPipeline", emission: "Emission | None"
+) -> str:
+    """Store signals, each with a verdict where there are rules; return what came of it in words."""
     from pipeline.report import terminal
+    from pipeline.report.words import stored_sentence
+    from pipeline.store.emission import Rules
     from pipeline.store.signal_store import SignalStore
 
+    rules = None
+    if emission is not None:
+        classes = pipeline.instruments.classes([signal.asset for signal in signals])
+        rules = Rules(emission, classes.tolist(), pipeline.decide.cost(classes).tolist())
     with SignalStore(cfg.store) as store:
-        if signals is not None:
-            store.append(signals, terminal.config_digest(cfg))
+        before = store.last()
+        digest = terminal.config_digest(cfg)
+        new = store.append(signals, digest, strategy=cfg.strategy, rules=rules)
+        return stored_sentence(len(signals), new, store.verdicts(before))
 
 
 if __name__ == "__main__":

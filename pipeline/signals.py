@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.signal_pipeline import SignalPipeline
 
 
+APPRAISED = ("risk", "quality", "target", "stop", "size")  # columns of a table of signals
 DAILY = pd.Timedelta(hours=20)  # bars at least so far apart are one a session
 
 
@@ -29,7 +30,9 @@ class Signals(list[Signal]):
 
     def frame(self) -> pd.DataFrame:
         """One row a signal: what the demo prints."""
-        return pd.DataFrame([_row(s) for s in self])
+        rows = pd.DataFrame([_row(s) for s in self])
+        asked = any(s.appraisal is not None for s in self)
+        return rows if asked else rows.drop(columns=list(APPRAISED), errors="ignore")
 
     def newest(self) -> "Signals":
         """The last signal of each asset."""
@@ -251,7 +254,7 @@ def _prices(row: Mapping[str, Any]) -> dict[str, float]:
     prices = {"close": float(close)}
     scale, side = row.get("scale", float("nan")), row["side"]
     if row["status"] in ("fired", "unproven") and np.isfinite(scale):
-        prices |= {"target": close * (1 + side * scale), "stop": close * (1 - side * scale)}
+        prices["target"] = close * (1 + side * scale)  # where to stop is for the plan to say
     return prices
 
 
@@ -325,8 +328,20 @@ def _row(s: Signal) -> dict[str, Any]:
         "set": " ".join(SIDE_TEXT[held] for held in s.sides),
         "interval": interval_text(s.interval),
         "stages": " → ".join(_trail_text(s.stages.items())),
+        **appraisal_cells(s),
         "why": "; ".join(words),
     }
+
+
+def appraisal_cells(signal: Signal) -> dict[str, str]:
+    """Risk, quality, target, stop and size as text; empty where they are not known."""
+    found, side = signal.appraisal, signal.side in (-1, 1)
+    values = (found.risk, found.quality, found.size) if found is not None else (None,) * 3
+    forms = zip(("risk", "quality", "size"), values, (".0f", "d", ".1%"), strict=True)
+    cells = {name: "" if value is None else format(value, form) for name, value, form in forms}
+    prices = {name: signal.prices.get(name) if side else None for name in ("target", "stop")}
+    cells |= {name: "" if p is None else f"{p:.6g}" for name, p in prices.items()}
+    return {name: cells[name] for name in APPRAISED}
 
 
 def interval_text(interval: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ import pyarrow.parquet as pq
 
 from pipeline.files import json_bytes, replace_atomic, write_atomic
 from stages.base import ConfigError, StoreError
-from stages.signal import SIDE_NUMBER, SIDE_TEXT, Lag, Reasons, Signal, WhyNot
+from stages.signal import (
+    SIDE_NUMBER,
+    SIDE_TEXT,
+    Appraisal,
+    Finding,
+    Lag,
+    Reasons,
+    Signal,
+    WhyNot,
+)
 
 SCHEMA_VERSION = "1"  # of schemas/signal-v1.json
 KEY = ("asset", "time", "model", "config")
@@ -48,10 +58,12 @@ _TABLE = pa.schema(
         ("interval", _INTERVAL),
         ("sides", pa.list_(pa.string())),
         ("skill", pa.string()),
+        ("appraisal", pa.string()),
     ]
 )
 _TIMES = ("time", "expires")
-_TEXTS = ("why_not", "stages", "explanation", "prices", "replay", "skill")
+_TEXTS = ("why_not", "stages", "explanation", "prices", "replay", "skill", "appraisal")
+_ADDED = {"appraisal": None}  # to the schema since its first files, which lack it
 
 
 def to_record(signal: Signal, config: str) -> Record:
@@ -93,6 +105,7 @@ def to_record(signal: Signal, config: str) -> Record:
         "interval": {n: _finite(v) for n, v in signal.interval.items()} or None,
         "sides": [SIDE_TEXT[side] for side in signal.sides] or None,
         "skill": _json_values(signal.skill) or None,
+        "appraisal": None if signal.appraisal is None else _appraisal(signal.appraisal),
     }
 
 
@@ -107,7 +120,7 @@ def from_record(record: Mapping[str, Any]) -> Signal:
     if record.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"schema_version {record.get('schema_version')!r}, not {SCHEMA_VERSION!r}")
     doubts = record["uncertainty"]
-    why = record["explanation"]
+    why, found = record["explanation"], record.get("appraisal")
     return Signal(
         asset=record["asset"],
         time=pd.Timestamp(record["time"]).as_unit("us"),
@@ -132,6 +145,7 @@ def from_record(record: Mapping[str, Any]) -> Signal:
         interval={n: math.inf if v is None else v for n, v in (record["interval"] or {}).items()},
         sides=tuple(SIDE_NUMBER[text] for text in record["sides"] or ()),
         skill=record["skill"] or {},
+        appraisal=None if found is None else _appraised(found),
     )
 
 
@@ -185,7 +199,7 @@ def read_records(path: Path | str) -> list[Record]:
     records = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            record = json.loads(line)
+            record = _ADDED | json.loads(line)
             _key(record)
         except (ValueError, TypeError, KeyError) as error:
             raise _no_records(path, f"line {number}") from error
@@ -224,12 +238,14 @@ def _read_parquet(path: Path) -> list[Record]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise _no_records(path, "it is no Parquet file") from error
-    if table.schema.names != _TABLE.names:
+    names = [n for n in _TABLE.names if n in table.schema.names or n not in _ADDED]
+    if table.schema.names != names:
         raise _no_records(path, f"columns {table.schema.names[:20]}")
     return [
-        row
+        _ADDED
+        | row
         | {name: _text(row[name]) for name in _TIMES}
-        | {name: json.loads(row[name]) for name in _TEXTS}
+        | {name: json.loads(row[name]) for name in _TEXTS if name in row}
         for row in table.to_pylist()
     ]
 
@@ -258,6 +274,23 @@ def _explanation(why: Reasons) -> Record:
 def _reasons(why: Mapping[str, Any]) -> Reasons:
     own = {"side": SIDE_NUMBER[why["side"]], "text": tuple(why["text"])}
     return Reasons(**{**why, **own, "lags": tuple(Lag(**part) for part in why["lags"])})
+
+
+def _appraisal(found: Appraisal) -> Record:
+    parts = {part.name: getattr(found, part.name) for part in fields(found)}
+    return parts | {
+        "findings": [asdict(part) for part in found.findings],
+        "band": None if found.band is None else list(found.band),
+        "factors": dict(found.factors),
+        "missing": list(found.missing),
+    }
+
+
+def _appraised(found: Mapping[str, Any]) -> Appraisal:
+    own: dict[str, Any] = {"findings": tuple(Finding(**part) for part in found["findings"])}
+    own["missing"] = tuple(found["missing"])
+    own["band"] = None if found["band"] is None else tuple(found["band"])
+    return Appraisal(**{**found, **own})
 
 
 def _json_values(values: Mapping[str, Any]) -> Record:

@@ -13,11 +13,12 @@ SIDE_TEXT = {-1: "SELL", 0: "HOLD", 1: "BUY"}
 SIDE_NUMBER = {text: number for number, text in SIDE_TEXT.items()}
 Status = Literal["fired", "unproven", "hold", "abstain"]
 Strength = Literal["weak", "medium", "strong"]
+Severity = Literal["critical", "error", "warning", "note", "confirmation"]  # of a finding
 
 CLOSURE = 1e-5  # log-odds: how far baseline + contributions may stand from the margin
-KEYS = (  # of what can stand in the way of a signal; the last four abstain
+KEYS = (  # of what can stand in the way of a signal; the last five abstain
     *("gate", "certainty", "confidence", "cost", "uncertainty", "novelty", "repeat", "skill"),
-    *("history", "inputs", "universe", "staleness"),
+    *("history", "inputs", "universe", "staleness", "quality"),
 )
 
 
@@ -69,6 +70,89 @@ class Lag:
     feature: str
     lag: int
     push: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found in one signal.
+
+    Attributes
+    ----------
+    check : str
+        Its name in the configuration.
+    family : str
+        Kind of check, one of `stages.risk.checks.FAMILIES`.
+    severity : Severity
+    points : int
+        Added to the quality; below 0 but for a confirmation.
+    text : str
+        What was found, with its numbers.
+    cure : str
+        What to do about it.
+    """
+
+    check: str
+    family: str
+    severity: Severity
+    points: int
+    text: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """What a signal risks, how much to put on it, and what speaks against it.
+
+    Attributes
+    ----------
+    quality : int in [0, 100] or None
+        100 and the points of all findings; None where not one check could run.
+    valid : bool
+        No critical finding, and a quality of at least what was asked.
+    findings : tuple of Finding
+        Worst first.
+    ran, checks : int
+        Checks that could run, of how many; the others lacked an input.
+    risk : float in `band` or None
+        Risk score, points of 100.
+    band : pair of float or None
+        Range of the risk scores of the asset's class.
+    raw, calibrated : float in [0, 100] or None
+        The score before calibration, and before it was laid into the band.
+    factors : mapping of str to float
+        Points of `raw` that each factor gives.
+    size : float in [0, 1] or None
+        Share of the capital.
+    chance : float in (0, 1) or None
+        That the target is reached before the stop, if one of them is.
+    expected : float or None
+        Mean return after costs, fraction of what is put on it.
+    missing : tuple of str
+        What is not known, and what cannot be said without it; nothing is made up instead.
+    """
+
+    quality: int | None
+    valid: bool
+    findings: tuple[Finding, ...] = ()
+    ran: int = 0
+    checks: int = 0
+    risk: float | None = None
+    band: tuple[float, float] | None = None
+    raw: float | None = None
+    calibrated: float | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
+    size: float | None = None
+    chance: float | None = None
+    expected: float | None = None
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.risk is not None and (self.band is None or not 0 <= self.risk <= 100):
+            raise ValueError(f"a risk of {self.risk} needs a band and must lie in [0, 100]")
+        if self.quality is not None and not 0 <= self.quality <= 100:
+            raise ValueError(f"quality must lie in [0, 100], got {self.quality}")
+        if self.size is not None and not 0 <= self.size <= 1:
+            raise ValueError(f"size must lie in [0, 1], got {self.size}")
 
 
 @dataclass(frozen=True)
@@ -170,7 +254,10 @@ class Signal:
     expires : Timestamp
         From here on the signal says nothing.
     prices : mapping of str to float
-        ``close`` and, where the return at stake is known, ``target`` and ``stop``.
+        ``close``; of a side also ``target``, where the return at stake is known, and ``stop``,
+        where the average true range is.
+    appraisal : Appraisal or None
+        Risk, size and checks; None where they were not asked for.
     session : str or None
         Exchange date of the bar.
     model : str
@@ -204,6 +291,7 @@ class Signal:
     interval: Mapping[str, float] = field(default_factory=dict)
     sides: tuple[int, ...] = ()
     skill: Mapping[str, float | bool | None] = field(default_factory=dict)
+    appraisal: Appraisal | None = None
 
     def __post_init__(self) -> None:
         sides = {"fired": (-1, 1), "unproven": (-1, 1), "hold": (0,), "abstain": (None,)}

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from pipeline.report import figures
 from pipeline.report.document import div, write_document
 from pipeline.report.reasons import waterfall
+from pipeline.report.words import risk_sentence
 from pipeline.signals import Signals, skill_sentence
 from stages.filter.gate import OPEN
 from stages.online.track_record import TrackRecord
@@ -49,6 +50,8 @@ def write_page(
         replay=newest[0].replay if newest else {},
         skill=skill_sentence(newest[0].skill) if newest else "",
         level=next((f"{s.interval['level']:.0%}" for s in newest if s.interval), ""),
+        appraised=any(s.appraisal is not None for s in newest),
+        risk_sentence=risk_sentence,
         waterfalls=[(s, div(waterfall(s))) for s in explained],
         claims=[(title, note, div(figure)) for title, note, figure in claims(evaluation, record)],
         gate=gate_sentence(evaluation["gate"]) if evaluation else "",

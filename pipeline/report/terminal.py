@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,8 @@ from rich.table import Table
 from pipeline.data.sources import Source
 from pipeline.evaluation import Evaluation
 from pipeline.inquiry import Inquiry
-from pipeline.report.words import luck_lines, rival_lines
-from pipeline.signals import Signals, interval_text, skill_sentence
+from pipeline.report.words import GRAVE, finding_lines, luck_lines, rival_lines
+from pipeline.signals import Signals, appraisal_cells, interval_text, skill_sentence
 from pipeline.signals_io import to_record
 from stages.explain.episodes import Episodes
 from stages.explain.why_not import Counterfactual
@@ -76,17 +76,19 @@ def show_signals(signals: Signals, source: Source) -> None:
         ("asset", "left"),
         ("side", "left"),
         ("confidence,\ncertainty", "right"),
-        ("doubt", "left"),
+        ("doubt, risk", "left"),
         ("stages", "left"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     promised = next((f"{s.interval['level']:.0%}" for s in shown if s.interval), "")
-    if promised:
-        table.add_column(f"holds {promised}", no_wrap=True)
+    appraised = any(s.appraisal is not None for s in shown)
+    heads = [f"holds {promised}"] * bool(promised) + ["plan"] * appraised
+    if heads:
+        table.add_column(",\n".join(heads), no_wrap=True)
     table.add_column("top reasons: input, value,\npush (log-odds)", overflow="fold")
     for signal in shown:
         *cells, reasons = _cells(signal)
-        held = [_promise(signal)] if promised else []
+        held = [_promise(signal)] if heads else []
         style = None if signal.side else "dim"
         table.add_row(*cells, *held, reasons, style=style, end_section=True)
     console.print(table)
@@ -103,18 +105,27 @@ def show_signals(signals: Signals, source: Source) -> None:
 
 
 def _promise(signal: Signal) -> str:
-    """The set of sides, and the interval of the return below it."""
+    """The set of sides, the interval of the return below it, and size, target and stop."""
     sides = " ".join(SIDE_TEXT[side] for side in signal.sides)
-    return f"{sides}\n{interval_text(signal.interval)}".rstrip()
+    plan = _appraised(signal, ("size", "target", "stop"))
+    return "\n".join(filter(None, (sides, interval_text(signal.interval), *plan)))
+
+
+def _appraised(signal: Signal, names: Sequence[str]) -> list[str]:
+    """Parts of the appraisal that are known, a line each."""
+    cells = appraisal_cells(signal)
+    return [f"{name} {cells[name]}" for name in names if cells[name]]
 
 
 def _cells(signal: Signal) -> list[str]:
     reasons = list(signal.reasons.text[:3]) if signal.reasons else []
     if signal.status in ("hold", "abstain"):
         reasons = [f"{signal.status}: {'; '.join(map(str, signal.why_not))}", *reasons]
+    reasons += finding_lines(signal, GRAVE)
     side = SIDE_TEXT[signal.side] if signal.side is not None else "–"
     doubt = f"epist. {signal.epistemic:.4f}\naleat. {signal.aleatoric:.3f}"
     doubt += f"\nnovelty {signal.novelty:.1f}" if signal.novelty == signal.novelty else ""
+    risk = _appraised(signal, ("risk", "quality"))
     trail = [
         f"{n} –" if v is None else f"{n} {v:+.2f}" for n, v in signal.stages.items() if n != "gate"
     ]
@@ -123,7 +134,7 @@ def _cells(signal: Signal) -> list[str]:
         f"{signal.asset}\n{signal.time:%Y-%m-%d}\n{signal.time:%H:%M} UTC",
         f"{side}\n{signal.status}",
         "" if abstains else f"{signal.confidence:.1%}\n{signal.certainty:.2f}",
-        "" if abstains else doubt,
+        "\n".join([*([] if abstains else [doubt]), *risk]),
         "\n".join(trail),
         "\n".join(reasons),
     ]
@@ -281,8 +292,9 @@ def config_digest(cfg: DictConfig) -> str:
     faults = ("on_bad", "max_refused_share", "quarantine")
     data = OmegaConf.to_container(cfg.data, resolve=True)
     kept = {name: value for name, value in data.items() if name not in places + faults}  # type: ignore[union-attr]
-    # both change what a record says: which rows are stale, and whether it holds reasons
+    # what changes what a record says: which rows are stale, whether it holds reasons and risk
     kept |= {"as_of": cfg.get("as_of"), "explain_rows": cfg.get("explain_rows", True)}
+    kept |= {"appraise": cfg.get("appraise", True)}
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

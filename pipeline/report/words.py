@@ -1,11 +1,13 @@
 """What the figures of an evaluation say, in plain sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from stages.evaluate.standing import Standing
+from stages.signal import Severity, Signal
 
+GRAVE: tuple[Severity, ...] = ("critical", "error")
 ENDLESS = 1e7  # bars that nobody will see
 
 
@@ -37,6 +39,49 @@ def rival_lines(rivals: Mapping[str, Mapping[str, float]]) -> list[str]:
         "unclear": "The pipeline cannot be told from the base rate.",
     }[_verdict(rivals[base])]
     return [beside.format(member, *gaps), f"{pays} {beats}"]
+
+
+def finding_lines(signal: Signal, severities: Collection[Severity]) -> list[str]:
+    """What checks of these severities found in a signal, and what to do about it, worst first."""
+    if signal.appraisal is None:
+        return []
+    return [
+        f"{found.severity}: {found.text}; {found.cure}"
+        for found in signal.appraisal.findings
+        if found.severity in severities
+    ]
+
+
+def stored_sentence(signals: int, new: int, verdicts: Mapping[str, int]) -> str:
+    """What became of signals that were handed to a store.
+
+    Parameters
+    ----------
+    signals, new : int
+        How many were handed over, and how many of them the store did not know.
+    verdicts : mapping of str to int
+        New ones that left, under the empty key, and that were withheld, by the kind of reason.
+    """
+    said = f"{signals:,} signals: {new:,} new in the store"
+    if not verdicts:
+        return said
+    kept = [f"{n:,} {kind}" for kind, n in sorted(verdicts.items(), key=lambda v: -v[1]) if kind]
+    withheld = f"; withheld: {', '.join(kept)}" if kept else ""
+    return f"{said}, {verdicts.get('', 0):,} of them emitted{withheld}"
+
+
+def risk_sentence(signal: Signal) -> str:
+    """What the risk score is made of, in words; empty where there is none."""
+    found = signal.appraisal
+    if found is None or found.risk is None or found.band is None:
+        return ""
+    low, high = found.band
+    parts = sorted(found.factors.items(), key=lambda part: -part[1])
+    named = ", ".join(f"{name} {points:.0f}" for name, points in parts)
+    return (
+        f"Risk {found.risk:.0f} in a band of {low:g} to {high:g}: a raw score of {found.raw:.0f} "
+        f"({named}), which came to {found.calibrated:.0f}."
+    )
 
 
 def luck_lines(standing: Standing, cost: float) -> list[str]:

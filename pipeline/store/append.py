@@ -28,8 +28,8 @@ LOOKUP = {  # by the index of the key, whatever the planner would guess
 }
 
 
-def append(connection: sa.Connection, now: int, rows: Sequence[Row], name: str) -> int:
-    """Store rows whose key is new, as the only writer; return how many.
+def append(connection: sa.Connection, now: int, rows: Sequence[Row], name: str) -> list[int]:
+    """Store rows whose key is new, as the only writer, with rising ids; return which they are.
 
     Parameters
     ----------
@@ -49,15 +49,15 @@ def append(connection: sa.Connection, now: int, rows: Sequence[Row], name: str) 
     """
     known = {_key(row): _content(row) for row in _stored(connection, rows)}
     new = []
-    for row in rows:
+    for at, row in enumerate(rows):
         key = _key(row)
         if key not in known:
             known[key] = _content(row)
-            new.append(row)
+            new.append(at)
         elif known[key] != _content(row):
             raise _conflict(row, name)
-    _add(connection, now, new)
-    return len(new)
+    _add(connection, now, [rows[at] for at in new])
+    return new
 
 
 def restate(connection: sa.Connection, now: int, rows: Sequence[Row], name: str) -> int:

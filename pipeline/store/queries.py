@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from pipeline.nearest import nearest
 from pipeline.store.rows import WITH_OUTCOMES, Stored, check_text, micros
-from pipeline.store.tables import OUTCOMES, SIGNALS
+from pipeline.store.tables import EMISSIONS, OUTCOMES, SIGNALS
 from stages.base import ConfigError
+from stages.signal import SIDE_NUMBER
 
 LAST = 2**63 - 1  # what an id can be
 GROUPS = ("strategy", "asset", "strength", "model", "config", "side", "status")
@@ -34,6 +35,8 @@ class Where(TypedDict, total=False):
         As in the record: a side is ``"BUY"``.
     since, until : Timestamp
         Of the time of the decision, both included.
+    emitted : bool
+        Whether it left; of signals stored without rules of emission neither is known.
     """
 
     asset: str | None
@@ -45,6 +48,7 @@ class Where(TypedDict, total=False):
     strategy: str | None
     since: pd.Timestamp | None
     until: pd.Timestamp | None
+    emitted: bool | None
 
 
 def conditions(where: Where) -> list[sa.ColumnElement[bool]]:
@@ -65,14 +69,16 @@ def conditions(where: Where) -> list[sa.ColumnElement[bool]]:
             found.append(SIGNALS.c.time >= micros(value))  # type: ignore[arg-type]
         elif name == "until":
             found.append(SIGNALS.c.time <= micros(value))  # type: ignore[arg-type]
-        elif isinstance(value, str):
+        elif name == "emitted" and isinstance(value, bool):
+            found.append(EMISSIONS.c.emitted == int(value))
+        elif isinstance(value, str) and name != "emitted":
             found.append(SIGNALS.c[name] == value)
         else:
             raise ConfigError(
-                f"{name}={value!r} is no text",
+                f"{name}={value!r} is {'no truth value' if name == 'emitted' else 'no text'}",
                 code="SV-F33",
                 where="store",
-                cure="as in the record, such as side='BUY'",
+                cure="as in the record, such as side='BUY'; emitted=True or False",
             )
     return found
 
@@ -156,7 +162,11 @@ def select_performance(by: Sequence[str], where: Where) -> sa.Select[Any]:
             sa.func.avg(earned * earned).label("mean_square"),
             sa.func.avg(sign * OUTCOMES.c.excess).label("mean_excess"),
         )
-        .select_from(SIGNALS.join(OUTCOMES, OUTCOMES.c.signal == SIGNALS.c.id))
+        .select_from(
+            SIGNALS.join(OUTCOMES, OUTCOMES.c.signal == SIGNALS.c.id).outerjoin(
+                EMISSIONS, EMISSIONS.c.signal == SIGNALS.c.id
+            )
+        )
         .where(SIGNALS.c.side.in_(("SELL", "BUY")), newest(), *conditions(where))
         .group_by(*groups)
         .order_by(*groups)
@@ -170,6 +180,53 @@ def performance_table(found: Sequence[Mapping[str, Any]], query: sa.Select[Any])
     spread = table["mean_square"].astype("float64") - table["mean_return"] ** 2
     table["deviation"] = np.sqrt(spread.clip(lower=0.0))
     return table.drop(columns="mean_square").set_index(names[: names.index("signals")])
+
+
+def select_unsettled() -> sa.Select[Any]:
+    """Signals with odds, newest revisions, whose outcome is not known."""
+    short = [SIGNALS.c[name] for name in ("id", "asset", "time", "model")]
+    settled = sa.select(OUTCOMES.c.signal).where(OUTCOMES.c.signal == SIGNALS.c.id)
+    query = sa.select(*short).where(SIGNALS.c.status != "abstain", ~sa.exists(settled), newest())
+    return query.order_by(SIGNALS.c.id)
+
+
+def select_played(where: Where) -> sa.Select[Any]:
+    """Signals with a side, newest revisions, beside their outcomes and their costs."""
+    own = [SIGNALS.c[name] for name in ("id", "time", *GROUPS)]
+    came = [OUTCOMES.c[name] for name in ("label", "ret", "excess")]
+    return (
+        sa.select(*own, *came, EMISSIONS.c.asset_class, EMISSIONS.c.cost)
+        .select_from(
+            SIGNALS.outerjoin(OUTCOMES, OUTCOMES.c.signal == SIGNALS.c.id).outerjoin(
+                EMISSIONS, EMISSIONS.c.signal == SIGNALS.c.id
+            )
+        )
+        .where(SIGNALS.c.side.in_(("SELL", "BUY")), newest(), *conditions(where))
+        .order_by(SIGNALS.c.id)
+    )
+
+
+def played_table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of `select_played` as positions: a SELL earns what the asset loses."""
+    names = ["id", "time", *GROUPS, "label", "ret", "excess", "asset_class", "cost"]
+    table = pd.DataFrame(found, columns=names).set_index("id")
+    side, outcome = (
+        pd.array([None if row[name] is None else SIDE_NUMBER[row[name]] for row in found], "Int8")
+        for name in ("side", "label")
+    )
+    sign = np.asarray(side.astype("float64"))
+    earned = sign * table.pop("ret").astype("float64")
+    times = pd.to_datetime(table["time"], unit="us", utc=True)
+    return table.drop(columns="label").assign(
+        time=times,
+        side=side,
+        outcome=outcome,
+        **{
+            "return": earned,
+            "excess": sign * table["excess"].astype("float64"),
+            "net": earned - table.pop("cost").astype("float64"),
+        },
+    )
 
 
 def at_least(least: int, number: int, what: str) -> int:

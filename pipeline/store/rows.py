@@ -12,7 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from pipeline.signals_io import Record, from_record, to_record
-from pipeline.store.tables import LONG, OUTCOMES, SIGNALS, columns, json_text
+from pipeline.store.tables import EMISSIONS, LONG, OUTCOMES, SIGNALS, columns, json_text
 from stages.base import DataError
 from stages.signal import SIDE_NUMBER, SIDE_TEXT, Signal
 
@@ -30,6 +30,8 @@ _DOUBLES = (
     *INTERVAL,
 )
 _SHORT = (*_PLAIN, *_DOUBLES, "time", "expires")
+_APPRAISED = ("risk", "quality", "size")
+_SINCE = ("appraisal",)  # long columns that the first stores did not have
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,27 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether a signal left.
+
+    Attributes
+    ----------
+    emitted : bool
+    reason : str
+        Why it was withheld, empty if it left.
+    asset_class : str
+    cost, edge : float or None
+        Round trip, and what was expected after it: fractions; None where not known.
+    """
+
+    emitted: bool
+    reason: str
+    asset_class: str
+    cost: float | None = None
+    edge: float | None = None
+
+
+@dataclass(frozen=True)
 class Stored:
     """A signal as the store holds it.
 
@@ -77,6 +100,8 @@ class Stored:
         SHA-256 of its values.
     outcome : Outcome or None
         None until it is known.
+    verdict : Verdict or None
+        None if it was stored without rules of emission.
     row : mapping
         Columns of the store, long ones as JSON text.
     """
@@ -89,6 +114,7 @@ class Stored:
     stored: pd.Timestamp
     digest: str
     outcome: Outcome | None
+    verdict: Verdict | None
     row: Mapping[str, Any] = field(repr=False)
 
     @cached_property
@@ -122,8 +148,10 @@ def timestamp(micros: int) -> pd.Timestamp:
 
 def digest_of(row: Mapping[str, Any]) -> str:
     """SHA-256 of what a signal says: its values, long ones as they are written."""
-    short = json_text([row[name] for name in _SHORT])
-    whole = "\n".join((short, *(row[name] or "null" for name in LONG)))
+    values, long = [row[name] for name in _SHORT], [n for n in LONG if n not in _SINCE]
+    if row["appraisal"] is not None:  # else the digest is that of a row of the first version
+        values, long = [*values, *(row[name] for name in _APPRAISED)], list(LONG)
+    whole = "\n".join((json_text(values), *(row[name] or "null" for name in long)))
     return hashlib.sha256(whole.encode("ascii")).hexdigest()
 
 
@@ -141,7 +169,8 @@ def row_of(signal: Signal, config: str, strategy: str) -> dict[str, Any]:
     row |= {name: odds.get(text) for name, text in SHARES.items()}
     row |= {name: interval.get(name) for name in INTERVAL}
     row |= record["uncertainty"]
-    for name in _DOUBLES:  # SQLite keeps no sign of a zero
+    row |= {name: (record["appraisal"] or {}).get(name) for name in _APPRAISED}
+    for name in (*_DOUBLES, "risk", "size"):  # SQLite keeps no sign of a zero
         if row[name] == 0.0:
             row[name] = 0.0
     row |= {"time": micros(signal.time), "expires": micros(signal.expires), "strategy": strategy}
@@ -193,6 +222,7 @@ def record_of(row: Mapping[str, Any]) -> Record:
         "interval": {name: row[name] for name in INTERVAL} if known else None,
         "sides": long["sides"],
         "skill": long["skill"],
+        "appraisal": long["appraisal"],
     }
 
 
@@ -208,6 +238,10 @@ def stored_of(found: sa.RowMapping) -> Stored:
             timestamp(row["outcome_ended"]),
             row["outcome_excess"],
         )
+    verdict = None
+    if row["emission_emitted"] is not None:
+        told = (row[f"emission_{name}"] for name in ("reason", "asset_class", "cost", "edge"))
+        verdict = Verdict(bool(row["emission_emitted"]), *told)
     return Stored(
         row["id"],
         row["asset"],
@@ -217,6 +251,7 @@ def stored_of(found: sa.RowMapping) -> Stored:
         timestamp(row["stored"]),
         row["digest"],
         outcome,
+        verdict,
         row,
     )
 
@@ -266,6 +301,13 @@ def _no_text(name: str, text: str) -> DataError:
 
 
 _OF_OUTCOME = ("label", "ret", "excess", "ended")
+_OF_EMISSION = ("emitted", "reason", "asset_class", "cost", "edge")
 WITH_OUTCOMES = sa.select(
-    *columns(SIGNALS), *(OUTCOMES.c[name].label(f"outcome_{name}") for name in _OF_OUTCOME)
-).select_from(SIGNALS.outerjoin(OUTCOMES, OUTCOMES.c.signal == SIGNALS.c.id))
+    *columns(SIGNALS),
+    *(OUTCOMES.c[name].label(f"outcome_{name}") for name in _OF_OUTCOME),
+    *(EMISSIONS.c[name].label(f"emission_{name}") for name in _OF_EMISSION),
+).select_from(
+    SIGNALS.outerjoin(OUTCOMES, OUTCOMES.c.signal == SIGNALS.c.id).outerjoin(
+        EMISSIONS, EMISSIONS.c.signal == SIGNALS.c.id
+    )
+)

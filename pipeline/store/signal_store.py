@@ -1,5 +1,6 @@
 """Signals kept for good: appended and never edited, with what came of them and what happened."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,14 +12,18 @@ import sqlalchemy as sa
 
 from pipeline.store import queries, rows, upkeep, versions
 from pipeline.store.append import append, count, restate
+from pipeline.store.archive import Archived, archive
 from pipeline.store.database import Database
+from pipeline.store.emission import Rules, emit
 from pipeline.store.log import OWN, SELECT, UPGRADED, Event, event_of, log
 from pipeline.store.outcomes import attach, missing, sweep
 from pipeline.store.queries import LAST, Page, Where, at_least
 from pipeline.store.rows import WITH_OUTCOMES, Outcome, Stored, micros, stored_of
-from pipeline.store.tables import EVENTS, SIGNALS
+from pipeline.store.tables import EMISSIONS, EVENTS, SIGNALS
 from stages.base import ConfigError
 from stages.signal import Signal
+
+DAY = 86_400_000_000  # microseconds
 
 
 def utc_now() -> pd.Timestamp:
@@ -79,7 +84,13 @@ class SignalStore:
     # adding
 
     def append(
-        self, signals: Iterable[Signal], config: str, *, strategy: str = "", revision: int = 0
+        self,
+        signals: Iterable[Signal],
+        config: str,
+        *,
+        strategy: str = "",
+        revision: int = 0,
+        rules: Rules | None = None,
     ) -> int:
         """Store signals, all or none; what is stored already adds nothing.
 
@@ -92,6 +103,9 @@ class SignalStore:
             A name under which performance is counted.
         revision : int >= 0, default=0
             Which restatement of the same asset, time, model and settings.
+        rules : Rules, optional
+            Say which of the new signals leave: each gets a `Verdict`, in the same transaction.
+            All are stored, whatever it says.
 
         Returns
         -------
@@ -105,9 +119,19 @@ class SignalStore:
         DataError
             SV-F17 for text that a database cannot hold.
         """
-        number = {"revision": at_least(0, revision, "revision")}
-        added = [rows.row_of(s, config, strategy) | number for s in signals]
-        return self.database.write(lambda c: append(c, self._now(), added, self._name))
+        number, arrived = {"revision": at_least(0, revision, "revision")}, list(signals)
+        added = [rows.row_of(s, config, strategy) | number for s in arrived]
+        table = None if rules is None else rules.table(arrived, strategy)
+
+        def write(connection: sa.Connection) -> int:
+            new = append(connection, self._now(), added, self._name)
+            if rules is not None and table is not None and new:
+                first = count(connection) - len(new) + 1
+                ids = range(first, first + len(new))
+                emit(connection, self._now(), table.iloc[new].set_axis(ids), rules.emission)
+            return len(new)
+
+        return self.database.write(write)
 
     def restate(self, signals: Iterable[Signal], config: str, *, strategy: str = "") -> int:
         """Store what changed as a new revision, such as after a late bar; the old one stays.
@@ -179,6 +203,20 @@ class SignalStore:
         self.database.write(lambda c: log(c, self._now(), [Event(kind, signal, details)]))
 
     # asking
+
+    def last(self) -> int:
+        """Id of the signal that was stored last, 0 if there is none."""
+        return self.database.read(count)
+
+    def verdicts(self, after: int = 0) -> Counter[str]:
+        """How many signals with ids above `after` left, under "", or were withheld, by reason.
+
+        The reason is its first word: ``duplicate``, ``status``, ``quality``, ``strategy``,
+        ``floor``, ``cap`` or ``conflict``.
+        """
+        query = sa.select(EMISSIONS.c.reason).where(EMISSIONS.c.signal > int(after))
+        told = self.database.read(lambda c: c.execute(query).scalars().all())
+        return Counter(reason.partition(":")[0] for reason in told)
 
     def get(self, id: int) -> Stored:
         """One signal; StoreError SV-X533 if there is none."""
@@ -270,6 +308,27 @@ class SignalStore:
         found = self.database.read(lambda c: [dict(r) for r in c.execute(query).mappings()])
         return queries.performance_table(found, query)
 
+    def played(self, **where: Unpack[Where]) -> pd.DataFrame:
+        """Signals with a side, newest revisions, and what came of those whose label is known.
+
+        Returns
+        -------
+        DataFrame
+            A row a signal, by id, as `stages.risk.outcomes.performance` reads it: `asset`,
+            `asset_class`, `strategy`, `strength`, `model`, `config`, `status`, `time`, `side`,
+            `outcome` (Int8), and `return` of the position, `excess` and `net` of costs, fractions.
+        """
+        query = queries.select_played(where)
+        found = self.database.read(lambda c: [dict(r) for r in c.execute(query).mappings()])
+        return queries.played_table(found)
+
+    def unsettled(self) -> pd.DataFrame:
+        """`asset`, `time` and `model` of signals with odds and no outcome, by id."""
+        query = queries.select_unsettled()
+        found = self.database.read(lambda c: [dict(r) for r in c.execute(query).mappings()])
+        table = pd.DataFrame(found, columns=["id", "asset", "time", "model"]).set_index("id")
+        return table.assign(time=pd.to_datetime(table["time"], unit="us", utc=True))
+
     # keeping
 
     def export(self, path: Path | str) -> int:
@@ -288,6 +347,41 @@ class SignalStore:
         Writers go on. On PostgreSQL this is a ConfigError (SV-F33) that names ``pg_dump``.
         """
         upkeep.backup(self.database, Path(path))
+
+    def archive(
+        self, folder: Path | str, *, days: int | None = None, rows: int | None = None
+    ) -> Archived:
+        """Move old signals to a Parquet file in `folder`: it is read back before they are removed.
+
+        Whole calls of `append` move, the first first, with their outcomes and verdicts, up to one
+        of which a signal is to stay. The log stays whole, and says where they are. What is in the
+        archive is not known here any more: made again, it is stored again.
+
+        Parameters
+        ----------
+        folder : Path or str
+            Made if absent; the file is called after the ids it holds.
+        days : int >= 0, optional
+            Signals stay for so many days after they have expired.
+        rows : int >= 1, optional
+            So many of the last stay, whatever their age. One of the two must be given.
+
+        Raises
+        ------
+        StoreError
+            SV-X536 if the file does not hold what was to be removed: nothing is removed then.
+        """
+        if days is None and rows is None:
+            raise ConfigError(
+                "nothing says what is to stay",
+                code="SV-F33",
+                where="archive",
+                cure="give days, such as 365, or rows, such as 1_000_000",
+            )
+        now = self._now()
+        before = None if days is None else now - at_least(0, days, "days") * DAY
+        keep = None if rows is None else at_least(1, rows, "rows")
+        return archive(self.database, now, Path(folder), before, keep)
 
     def verify(self) -> upkeep.Verified:
         """Read everything back and compare it with its digests.

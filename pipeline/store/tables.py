@@ -15,7 +15,7 @@ NUMBER: TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 
 # JSON as it was written: order of keys and digits stay, which JSONB would not keep
 JSON: TypeEngine[Any] = postgresql.JSON().with_variant(sa.Text(), "sqlite")
-LONG = ("prices", "sides", "why_not", "stages", "skill", "replay", "explanation")
+LONG = ("prices", "sides", "why_not", "stages", "skill", "replay", "explanation", "appraisal")
 
 
 def json_text(value: Any) -> str:
@@ -47,6 +47,9 @@ SIGNALS = sa.Table(
     *(sa.Column(name, NUMBER) for name in ("confidence", "certainty", "epistemic", "aleatoric")),
     *(sa.Column(name, NUMBER) for name in ("novelty", "disagreement")),
     *(sa.Column(name, NUMBER) for name in ("low", "high", "level")),  # of the interval
+    sa.Column("risk", NUMBER),  # this and the next two of the appraisal
+    sa.Column("quality", WHOLE),
+    sa.Column("size", NUMBER),
     _time("expires"),
     _text("model"),
     _text("config"),
@@ -77,13 +80,27 @@ OUTCOMES = sa.Table(
     sqlite_strict=True,
 )
 
+EMISSIONS = sa.Table(
+    "emissions",
+    METADATA,
+    sa.Column("signal", WHOLE, sa.ForeignKey("signals.id"), primary_key=True, autoincrement=False),
+    sa.Column("emitted", WHOLE, nullable=False),  # 1, or 0: withheld
+    _text("reason"),  # why it was withheld, empty if it left
+    _text("asset_class"),
+    sa.Column("cost", NUMBER),  # round trip, fraction
+    sa.Column("edge", NUMBER),  # after the cost, fraction
+    sa.Column("event", WHOLE, nullable=False),  # of the log, that holds the digest of these rows
+    sa.Index("emissions_by_event", "event", "signal"),
+    sqlite_strict=True,
+)
+
 EVENTS = sa.Table(
     "events",
     METADATA,
     sa.Column("id", WHOLE, primary_key=True, autoincrement=False),
     _time("time"),
     _text("kind"),
-    sa.Column("signal", WHOLE, sa.ForeignKey("signals.id")),
+    sa.Column("signal", WHOLE),  # the log stays whole when a signal is archived
     sa.Column("details", JSON, nullable=False),
     _text("digest"),  # SHA-256 of the event and of the digest before it
     sa.Index("events_by_signal", "signal", "kind"),

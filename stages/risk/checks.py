@@ -4,16 +4,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import isnan
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from stages.base import ConfigError, DataError
 from stages.panel import inputs_of
-from stages.signal import Signal
+from stages.signal import Finding, Severity, Signal
 
-Severity = Literal["critical", "error", "warning", "note", "confirmation"]
 POINTS = {"critical": -50, "error": -20, "warning": -10, "note": -5}
 BASE = 100  # quality of a signal of which nothing was found
 CONFIRMS = (5, 10)  # least and most points of a confirmation
@@ -48,31 +47,6 @@ class Declared:
     severity: Severity
     cure: str
     points: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found in one signal.
-
-    Attributes
-    ----------
-    check : str
-        Its name in the configuration.
-    family : str
-    severity : Severity
-    points : int
-        Below 0 but for a confirmation.
-    text : str
-        What was found, with its numbers.
-    cure : str
-    """
-
-    check: str
-    family: str
-    severity: Severity
-    points: int
-    text: str
-    cure: str
 
 
 @dataclass(frozen=True)
@@ -234,7 +208,7 @@ class Checks:
         DataError
             SV-X640 if a check fails: a fault in a check is no word about the signal.
         """
-        known = facts(signal, bars, context, self._asked)
+        known = facts(signal, bars, context, self.asked)
         findings: list[Finding] = []
         passed: list[str] = []
         not_run: dict[str, str] = {}
@@ -272,7 +246,8 @@ class Checks:
         return out
 
     @cached_property
-    def _asked(self) -> frozenset[str]:
+    def asked(self) -> frozenset[str]:
+        """Names of all that the checks ask for."""
         return frozenset(name for _, inputs, _ in self._plan.values() for name in inputs)
 
     def _judge(

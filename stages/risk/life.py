@@ -38,11 +38,11 @@ def signal_table(
 
     Returns
     -------
-    DataFrame of shape (N, 14)
+    DataFrame of shape (N, 16)
         `asset`, `asset_class`, `strategy`, `model`, `time`, `expires`, `side` (Int8), `status`,
-        `strength`, `confidence`, `certainty`, `price`, `cost` and `edge`: the odds of the side
-        less those of the other, times the way to the target, less the cost; NaN if one of them is
-        not known.
+        `strength`, `confidence`, `certainty`, `quality` and `valid` (None where the signal was
+        not appraised), `price`, `cost` and `edge`: the odds of the side less those of the other,
+        times the way to the target, less the cost; NaN if one of them is not known.
     """
     records = [_record(signal) for signal in signals]
     table = pd.DataFrame(records, columns=list(COLUMNS))
@@ -54,7 +54,7 @@ def signal_table(
 
 COLUMNS = (
     *("asset", "asset_class", "strategy", "model", "time", "expires", "side", "status"),
-    *("strength", "confidence", "certainty", "price", "cost", "edge"),
+    *("strength", "confidence", "certainty", "quality", "valid", "price", "cost", "edge"),
 )
 
 
@@ -66,6 +66,9 @@ def _record(signal: Signal) -> dict[str, Any]:
         odds = signal.probabilities
         edge = (odds[signal.side] - odds[-signal.side]) * abs(target / price - 1)
     told = {name: getattr(signal, name, None) for name in COLUMNS}
+    found = signal.appraisal
+    if found is not None:
+        told |= {"quality": found.quality, "valid": found.valid}
     return told | {"price": price, "edge": edge}
 
 
@@ -147,22 +150,33 @@ def standing(table: pd.DataFrame, now: pd.Timestamp, margin: float = 0.0) -> pd.
         Active rows with a side, with `stands` and `overruled`, the reason, empty if it stands.
     """
     live = table[(phase(table, now) == "active") & table["status"].isin(PLAYED).to_numpy()]
-    reasons = np.full(len(live), "", dtype=object)
-    side = live["side"].to_numpy("int64")
-    edge = live["edge"].fillna(-np.inf).to_numpy("float64")
-    for asset, rows in live.groupby("asset", sort=False).indices.items():
-        best = {s: edge[rows][side[rows] == s].max(initial=-np.inf) for s in (-1, 1)}
-        if len(set(side[rows])) < 2:
-            continue
-        ahead = _ahead(best[1], best[-1])
-        winner = 0 if abs(ahead) <= margin else int(np.sign(ahead))
-        for row in rows:
-            if not winner:
-                reasons[row] = f"conflict: no edge decides between BUY and SELL of {asset}"
-            elif side[row] != winner:
-                reasons[row] = f"conflict: {SIDE_TEXT[winner]} has an edge of {best[winner]:+.2%}"
+    edges = live["edge"].astype("float64").tolist()
+    rows = zip(live["asset"].tolist(), live["side"].astype("int64").tolist(), edges, strict=True)
+    reasons = conflicts(list(rows), margin)
     overruled = pd.Series(reasons, live.index, dtype="str")
-    return live.assign(stands=reasons == "", overruled=overruled)
+    return live.assign(stands=overruled == "", overruled=overruled)
+
+
+def conflicts(rows: Sequence[tuple[str, int, float]], margin: float = 0.0) -> list[str]:
+    """What overrules each of N rows of (asset, side, edge), empty if nothing; see `standing`."""
+    best: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for asset, side, edge in rows:
+        known = edge if edge == edge else -np.inf
+        best[asset][side] = max(best[asset].get(side, -np.inf), known)
+    said = {asset: _sentences(asset, sides, margin) for asset, sides in best.items()}
+    return [said[asset].get(side, "") for asset, side, _ in rows]
+
+
+def _sentences(asset: str, best: dict[int, float], margin: float) -> dict[int, str]:
+    """Of one asset, the sides that do not stand, and why; `best` is the edge of each side."""
+    if len(best) < 2:
+        return {}
+    ahead = _ahead(best[1], best[-1])
+    if abs(ahead) <= margin:
+        undecided = f"conflict: no edge decides between BUY and SELL of {asset}"
+        return {1: undecided, -1: undecided}
+    winner = 1 if ahead > 0 else -1
+    return {-winner: f"conflict: {SIDE_TEXT[winner]} has an edge of {best[winner]:+.2%}"}
 
 
 def archive(table: pd.DataFrame, now: pd.Timestamp) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -111,7 +111,7 @@ def test_the_trail_tells_how_the_view_moved(signals, tiny, tiny_market):
         assert signal.stages["ensemble"] == row["margin"]
 
 
-def test_target_and_stop_stand_at_the_return_at_stake(barrier, tiny_market):
+def test_the_target_stands_at_the_return_at_stake(barrier, tiny_market):
     out = barrier.predict(tiny_market.panel)
     fired = [s for s in barrier.signals(tiny_market.panel, newest=False, explain=False) if s.side]
     assert {s.side for s in fired} == {-1, 1}
@@ -119,7 +119,7 @@ def test_target_and_stop_stand_at_the_return_at_stake(barrier, tiny_market):
         row = out.loc[(signal.asset, signal.time)]
         assert signal.prices["close"] == row["close"]
         assert signal.prices["target"] == row["close"] * (1 + signal.side * row["scale"])
-        assert signal.prices["stop"] == row["close"] * (1 - signal.side * row["scale"])
+        assert "stop" not in signal.prices  # that is for the plan to say
 
 
 def test_without_a_return_at_stake_there_is_only_the_close(signals):

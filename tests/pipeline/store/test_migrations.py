@@ -9,18 +9,23 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from pipeline.store import versions
+from pipeline.store.append import chained
 from pipeline.store.database import Database
+from pipeline.store.log import Event, log
+from pipeline.store.rows import row_of
 from pipeline.store.signal_store import SignalStore
-from pipeline.store.tables import METADATA
+from pipeline.store.tables import METADATA, SIGNALS
 from stages.base import StoreError
-from tests.pipeline.store.samples import buy
+from tests.pipeline.store.samples import buy, sell
 
+BEFORE = versions.HEAD
+LATER = f"{int(versions.HEAD) + 1:04d}"
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "{later}"
+down_revision = "{head}"
 
 
 def upgrade():
@@ -38,9 +43,9 @@ def folder(tmp_path):
 
 def later(folder, fault=""):
     """The code as it will be one version later."""
-    text = NEXT.format(fault=f"    {fault}")
-    (folder / "versions" / "v0002_desk.py").write_text(text)
-    return mock.patch.multiple(versions, HEAD="0002", FOLDER=folder)
+    text = NEXT.format(fault=f"    {fault}", later=LATER, head=versions.HEAD)
+    (folder / "versions" / f"v{LATER}_desk.py").write_text(text)
+    return mock.patch.multiple(versions, HEAD=LATER, FOLDER=folder)
 
 
 def test_migrations_end_in_the_tables_that_the_code_knows(store):
@@ -69,7 +74,7 @@ def test_an_older_store_is_taken_further_and_keeps_all(url, folder):
                 assert store.get(1).signal == buy()
                 upgraded = store.events(kind="upgraded")
                 told = [(e.details["from"], e.details["to"]) for e in upgraded]
-                assert told == [(None, "0001"), ("0001", "0002")]
+                assert told == [(None, BEFORE), (BEFORE, LATER)]
                 with store.database.engine.connect() as connection:
                     asked = connection.execute(text("SELECT desk FROM signals"))
                     assert asked.scalars().all() == ["main"]
@@ -81,7 +86,7 @@ def test_a_store_newer_than_the_code_is_refused_and_left_alone(url, folder):
     with pytest.raises(StoreError) as refused:
         SignalStore(url)
     assert (refused.value.code, refused.value.exit_code) == ("SV-X530", 5)
-    assert "version 0002" in refused.value.what
+    assert f"version {LATER}" in refused.value.what
     assert "update Sieve" in refused.value.cure
     with later(folder):
         SignalStore(url).close()
@@ -94,7 +99,7 @@ def test_an_upgrade_that_breaks_off_leaves_the_store_as_it_was(url, folder, faul
     with later(folder, fault), pytest.raises(Exception, match="nonsense|^$"):
         SignalStore(url)
     with SignalStore(url) as store:
-        assert store.database.read(versions.version) == "0001"
+        assert store.database.read(versions.version) == BEFORE
         columns = store.database.read(lambda c: inspect(c).get_columns("signals"))
         assert "desk" not in {column["name"] for column in columns}
         assert store.append([buy("MSFT")], "c") == 1
@@ -126,3 +131,48 @@ def test_tables_of_others_beside_ours_stay(url):
     asked = "SELECT version_num FROM alembic_version"
     assert database.read(lambda c: c.exec_driver_sql(asked).scalar()) == "theirs"
     database.engine.dispose()
+
+
+# from the first version
+
+
+def first_version(folder):
+    """The code as it was before there were appraisals."""
+    for path in (folder / "versions").glob("v0*.py"):
+        if not path.name.startswith("v0001"):
+            path.unlink()
+    return mock.patch.multiple(versions, HEAD="0001", FOLDER=folder)
+
+
+def test_a_store_of_the_first_version_keeps_all_it_holds(url, folder):
+    added = ("risk", "quality", "size", "appraisal")
+    made = [row_of(s, "c", "s") | {"revision": 0} for s in (buy(), sell("B", 1))]
+    with first_version(folder), SignalStore(url) as store:
+        names = [column.name for column in SIGNALS.c if column.name not in added]
+        listed = ", ".join(f'"{name}"' for name in names)
+
+        def write(connection):
+            for id, row in enumerate(made, start=1):
+                marks = ", ".join(f":{name}" for name in names)
+                values = {name: (row | {"id": id, "stored": 5})[name] for name in names}
+                statement = text(f"INSERT INTO signals ({listed}) VALUES ({marks})")
+                connection.execute(statement, values)
+            digest = chained(row["digest"] for row in made)
+            details = {"first": 1, "last": 2, "digest": digest}
+            log(connection, 7, [Event("appended", None, details), Event("expired", 2)])
+
+        store.database.write(write)
+    with SignalStore(url) as store:
+        found = store.verify()
+        assert (found.signals, found.events) == (2, 4)
+        assert [s.signal for s in store.follow()] == [buy(), sell("B", 1)]
+        assert store.get(1).record["appraisal"] is None
+        assert store.get(1).verdict is None
+        assert store.append([buy()], "c", strategy="s") == 0  # known by the same digest
+        assert store.append([buy("C")], "c") == 1
+        assert [e.signal for e in store.events(kind="expired")] == [2]
+        for table in ("signals", "events"):
+            statement = f"DELETE FROM {table}"
+            with pytest.raises(Exception, match="never changed"):
+                store.database.write(lambda c, s=statement: c.exec_driver_sql(s))
+        assert store.verify().signals == 3
