@@ -1,0 +1,1 @@
+"""Signals over HTTP, and the page on which they are watched."""
