@@ -8,6 +8,8 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline import artifacts
+from pipeline.cli import at_end
+from pipeline.data import cached
 from pipeline.data.sources import Source
 from pipeline.recipe import instantiate
 from stages.base import ConfigError
@@ -44,7 +46,13 @@ def _by_source(text: str, cfg: DictConfig, name: str) -> str:
 
 
 def load_source(cfg: DictConfig) -> Source:
-    """Read and check the data that ``cfg.data`` names."""
+    """Read and check the data that ``cfg.data`` names.
+
+    Until the command ends, what is computed of them is kept in ``cfg.cache.folder``.
+    """
+    if cfg.cache.folder is not None:
+        token = cached.active.set(cached.FeatureCache(Path(cfg.cache.folder), cfg.cache.max_bytes))
+        at_end.append(lambda: cached.active.reset(token))
     source: Source = assemble(cfg, "data")
     return source
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from pipeline.signal_pipeline import SignalPipeline
 
 HOUSE = Path(__file__).parents[1]
-CODE = ("stages/**/*.py", "pipeline/signal_pipeline.py", "pipeline/signals.py", "pipeline/e*.py")
+CODE = (
+    "stages/**/*.py",
+    *(f"pipeline/{name}.py" for name in ("signal_pipeline", "signals", "learning", "e*")),
+)
 SHOWN = 12  # letters of a hash
 
 

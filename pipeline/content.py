@@ -1,5 +1,6 @@
 """What a fitted pipeline is made of on disk: JSON values and native parts, never a pickle."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.numpy import load, save
 from pipeline import recipe
 from stages.base import State, fitted
 from stages.ensemble.novelty import Novelty
+from stages.online.learning import Pending
 from stages.online.track_record import TrackRecord
 from stages.roles import Roles
 from stages.stack import Stack
@@ -23,11 +25,16 @@ def content(pipeline: "SignalPipeline") -> tuple[dict[str, Any], dict[str, bytes
     """JSON values and parts of `pipeline`; same training, same bytes."""
     stack: Stack = fitted(pipeline, "stack_")
     states = {
-        name: getattr(pipeline, f"{name}_").state() for name in ("features", "labels", "replay")
+        name: getattr(pipeline, f"{name}_").state()
+        for name in ("features", "quality", "labels", "replay")
     }
     states |= {name: stage.state() for name, stage in stack}
     states["novelty"] = stack.novelty.state()  # type: ignore[union-attr]
     states["record"] = pipeline.record_.state()
+    if pipeline.pending_.newest_ is not None:  # members that never learn leave nothing behind
+        states["pending"] = pipeline.pending_.state()
+    if pipeline.appraiser_ is not None:
+        states["risk"] = pipeline.appraiser_.state()
     parts = {
         f"{owner}.{name}": part
         for owner, state in states.items()
@@ -65,10 +72,17 @@ def restore(pipeline: "SignalPipeline", state: State) -> None:
     pipeline.step_ = pd.Timedelta(seconds=values["step_seconds"])
     pipeline.labels_ = recipe.build(values["labels"]).restore(of("labels"))
     pipeline.features_ = recipe.build(recipe.describe(pipeline.features)).restore(of("features"))
+    pipeline.quality_ = recipe.build(recipe.describe(pipeline.quality)).restore(of("quality"))
     pipeline.replay_ = recipe.build(recipe.describe(pipeline.replay)).restore(of("replay"))
+    pipeline.pending_ = Pending(pipeline.replay)
+    if "pending" in values["states"]:
+        pipeline.pending_.restore(of("pending"))
     stack = Stack(pipeline.filter, pipeline.refiner, pipeline.ensemble)
     fresh = {name: recipe.build(recipe.describe(s)).restore(of(name)) for name, s in stack}
     pipeline.record_ = TrackRecord(pipeline.skill, pipeline.coverage).restore(of("record"))
+    pipeline.appraiser_ = None
+    if pipeline.appraiser is not None and "risk" in values["states"]:
+        pipeline.appraiser_ = replace(pipeline.appraiser).restore(of("risk"))
     novelty = Novelty().restore(of("novelty"))
     pipeline.stack_ = Stack(fresh["filter"], fresh.get("refiner"), fresh["ensemble"], novelty)
     pipeline.references_ = _frame(

@@ -183,6 +183,8 @@ def _plain(thing: Any) -> Any:
             value = getattr(thing, field.name, None)
             if isinstance(value, partial | dict | list):
                 object.__setattr__(thing, field.name, _plain(value))  # frozen ones too
+            elif is_dataclass(value):
+                _plain(value)
     return thing
 
 

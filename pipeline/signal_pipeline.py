@@ -10,16 +10,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, recipe
+from pipeline.appraised import appraised
 from pipeline.content import content, restore
+from pipeline.data.cached import built
 from pipeline.data.instruments import Instruments
 from pipeline.evaluable import abstain, none_evaluable, obstacles, outdated, too_short
 from pipeline.inquiry import Ask, Inquiry, inquiries
-from pipeline.matured import (
-    known,
-    newer_rows,
-    newest_rows,
-    refuse_open_horizons,
-)
+from pipeline.learning import learn
+from pipeline.matured import newest_rows
 from pipeline.signals import Signals, choose_rows, expiries, to_signals
 from stages.base import ConfigError, DataError, Explanation, State, fitted
 from stages.ensemble.conformal import Coverage
@@ -27,11 +25,13 @@ from stages.ensemble.decide import Decide
 from stages.ensemble.skill import SkillTest
 from stages.explain.background import Background, reference_panel
 from stages.explain.explainer import Effort, Explainer
-from stages.features.build import FeatureSet, GivenFeatures
+from stages.features.build import FeatureSet
+from stages.features.given import GivenFeatures
+from stages.features.quality import Quality
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
 from stages.labels import Given
-from stages.online.prequential import prequential
+from stages.online.learning import Learning, Pending
 from stages.online.replay import ReplayBuffer
 from stages.online.track_record import TrackRecord
 from stages.panel import (
@@ -44,6 +44,7 @@ from stages.panel import (
     stretch,
     until,
 )
+from stages.risk.appraise import Appraiser
 from stages.roles import DEPLOYED, EVERY
 from stages.stack import Stack, pass_forward
 
@@ -80,25 +81,35 @@ class SignalPipeline:
         Memory of matured rows, part of every signal's provenance.
     instruments : Instruments
         Asset class, calendar and sector by asset.
+    appraiser : Appraiser or None, default=None
+        Risk, target, stop, size and checks of each signal; None says nothing of them.
     max_missing : float in [0, 1], default=0.2
         Share of a row's inputs that may be missing before the row abstains.
+    quality : Quality
+        Which inputs are not learnt from, and which rows are not predicted.
 
     Attributes
     ----------
     features_, labels_
         What they learnt from the training bars.
+    quality_ : Quality
+        What is wrong with the inputs of the training bars, and the spans that they had.
     stack_ : Stack
         The three fitted stages.
     unseen_ : DataFrame
         Out-of-fold rows with the columns of every stage and the decision: what to evaluate.
     record_ : TrackRecord
         Skill and coverage so far: first of `unseen_`, then of what `update` learns.
+    appraiser_ : Appraiser or None
+        Its risk score is fitted on `unseen_`, and learns what `update` learns.
     references_ : DataFrame
         Rows the explanations compare with.
     fidelity_ : dict of str to float
         How close fast reasons come to full ones, see `Explainer.measure`.
     roles_ : Roles
         Which rows did what in which fit; of a stored model the table alone.
+    pending_ : Pending
+        What the members of stages 1 and 2 have still to learn, where they learn at all.
     learned_until_ : Timestamp
         Newest bar that a horizon of a label learnt from reaches.
     learned_rows_ : dict of str to Timestamp
@@ -120,6 +131,8 @@ class SignalPipeline:
     replay: ReplayBuffer = field(default_factory=ReplayBuffer)
     instruments: Instruments = field(default_factory=Instruments)
     max_missing: float = 0.2
+    quality: Quality = field(default_factory=Quality)
+    appraiser: Appraiser | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_missing <= 1:
@@ -151,7 +164,9 @@ class SignalPipeline:
     @property
     def warmup(self) -> int:
         """Bars an asset needs, the newest included, for its newest row to be evaluable."""
-        return int(fitted(self, "features_").warmup) + self.window
+        look_back = int(fitted(self, "features_").warmup) + self.window
+        # else what stands still would pass as long as little of it is shown
+        return max(look_back, self.quality.stale + 1) if self.features_.reads_bars else look_back
 
     def fit(
         self,
@@ -183,7 +198,8 @@ class SignalPipeline:
         self.step_ = _median_step(bars)
         self._refuse_short(bars)
         self.labels_ = self._labeler(bars, y, rows)
-        panel = self.panel(bars)
+        self.quality_ = replace(self.quality)  # knows no spans yet, so that all rows lie in them
+        panel = self._without_faults(self.panel(bars), rows)
         y = check_labels(self.labels_.label(bars) if y is None else y)
         y = y[panel["ready"].reindex(y.index, fill_value=False).to_numpy()]
         y = y if rows is None else y[y.index.isin(rows)]
@@ -200,6 +216,11 @@ class SignalPipeline:
         heard = [name for name, _ in self.stack_]
         judged = {"calibrate": passed.unseen.index}
         passed.roles.record("record", DEPLOYED, judged, hears=heard)
+        self.appraiser_ = None
+        if self.appraiser is not None:
+            fresh, classes = replace(self.appraiser), self.instruments.classes
+            self.appraiser_ = fresh.fit(passed.unseen, bars, classes, self.labels.span)
+            passed.roles.record("risk", DEPLOYED, fresh.roles_, hears=heard)
         self.roles_ = passed.roles.record("labels", EVERY, getattr(self.labels_, "roles_", {}))
         known = panel if rows is None else panel.assign(ready=panel.index.isin(y.index))
         chosen = self.explainer.pick(self.stack_, known, self.window)
@@ -208,6 +229,7 @@ class SignalPipeline:
         self.references_ = references.astype("float32")  # as they are stored
         self.fidelity_ = self.explainer.measure(self.stack_, known, self.background, self.window)
         self.replay_ = replace(self.replay).add(passed.panel, passed.matured)
+        self.pending_ = Pending(self.replay)
         self.learned_until_, self.learned_rows_ = settled(y).max(), newest_rows(y)
         self.evaluation_: dict[str, Any] | None = None  # of another training, if any
         return self
@@ -220,6 +242,10 @@ class SignalPipeline:
         if made is None or made[0] is not references:
             made = self._background = references, Background.of(self.stack_, references)
         return made[1]
+
+    def forget_background(self) -> None:
+        """After members have moved: what they had said of the references is no longer so."""
+        self.__dict__.pop("_background", None)
 
     def predict(
         self, bars: pd.DataFrame, newest: bool = False, as_of: pd.Timestamp | None = None
@@ -250,14 +276,26 @@ class SignalPipeline:
         newest: bool = True,
         as_of: pd.Timestamp | None = None,
         explain: bool = True,
+        appraise: bool = True,
     ) -> Signals:
-        """Signals for the newest bar of each asset, or for all bars, each with its reasons."""
+        """Signals for the newest bar of each asset, or for all bars.
+
+        Parameters
+        ----------
+        bars, newest, as_of
+            See `predict`.
+        explain : bool, default=True
+            Whether each carries its reasons.
+        appraise : bool, default=True
+            Whether each carries risk, size and checks, where the model has an `appraiser`.
+        """
         whole = self._evaluable_panel(bars)  # once: the features are the dear part
         said = self._said(whole, newest)
         panel = self._decided(whole, said, newest, as_of)
         rows = panel.index[panel["status"] != "abstain"]
         why = self._explained(said, rows) if explain and len(rows) else None
-        return to_signals(self, panel, why)
+        out = to_signals(self, panel, why)
+        return appraised(self, out, panel, bars, as_of) if appraise else out
 
     def explain(
         self, bars: pd.DataFrame, rows: pd.Index, effort: Effort | None = None
@@ -335,9 +373,16 @@ class SignalPipeline:
             said[rows] = decided.loc[rows, "why_not"]  # a repeat shows among all bars only
             windows = windows.assign(why_not=said)
             why = self._explained(windows, rows, ask.effort)
-        return inquiries(self, windows, to_signals(self, decided, why), why, ask)
+        signals = appraised(self, to_signals(self, decided, why), decided, bars, None)
+        return inquiries(self, windows, signals, why, ask)
 
-    def update(self, bars: pd.DataFrame, y: pd.DataFrame | None = None) -> dict[str, int]:
+    def update(
+        self,
+        bars: pd.DataFrame,
+        y: pd.DataFrame | None = None,
+        learning: Learning | None = None,
+        drifted: bool = False,
+    ) -> dict[str, int]:
         """Learn from labels that matured since the last time: stage 3, and the replay buffer.
 
         Before it learns, the model is judged by what it had said of the rows, as if it had been
@@ -349,34 +394,24 @@ class SignalPipeline:
             With `warmup` bars before the first new row.
         y : DataFrame of shape (n, 3), optional
             Labels that override the labeler.
+        learning : Learning, optional
+            How the members of stages 1 and 2 learn too; default not at all.
+        drifted : bool, default=False
+            Whether a change of the market is confirmed, so that members learn at once, and more.
 
         Returns
         -------
         mapping
             Rows ``learned``, ``known`` (up to the newest row learnt from before, of their asset;
-            of all assets for one that is new) and ``incomplete`` (history too short).
+            of all assets for one that is new) and ``incomplete`` (history too short, or bars that
+            came so late that members had learnt from those after them).
 
         Raises
         ------
         DataError
             SV-F25 when a label ends after the newest bar: its horizon is still open.
         """
-        panel = self.panel(check_panel(bars))
-        y = check_labels(fitted(self, "labels_").label(bars) if y is None else y)
-        refuse_open_horizons(y, bars.index.get_level_values("time").max())
-        new = y[~known(y.index, self.learned_rows_)]
-        ready = new[panel["ready"].reindex(new.index, fill_value=False).to_numpy()]
-        if len(ready):
-            fresh = newer_rows(panel, self.record_.rows_, self.learned_until_)
-            rows = ready.index.append(fresh).unique()
-            panel = self.stack_.predict(stretch(panel, rows, self.window))
-            said = prequential(self.stack_.ensemble, panel, ready, fresh)
-            self.record_.update(said, ready, bars)
-            self.replay_.add(panel, ready)
-            self.learned_until_ = max(self.learned_until_, settled(ready).max())
-            self.learned_rows_ |= newest_rows(ready)
-        counts = {"learned": ready, "known": y.drop(new.index), "incomplete": new.drop(ready.index)}
-        return {name: len(rows) for name, rows in counts.items()}
+        return learn(self, bars, y, learning, drifted).counts
 
     def save(self, root: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
         """Write the artifact as a folder named by its digest under `root`; return the folder."""
@@ -405,9 +440,8 @@ class SignalPipeline:
 
     def panel(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Bars with their inputs, the return at stake, its cost, and which rows are evaluable."""
-        panel = fitted(self, "features_").build(bars)
-        obstacle = obstacles(panel, self.features_.ready(bars), self.warmup, self.max_missing)
-        extra = {"obstacle": obstacle, "ready": (obstacle == "").to_numpy()}
+        panel = built(fitted(self, "features_"), bars)
+        extra = self._obstacles(panel, self.features_.ready(bars))
         if self.coverage is not None:
             extra["sigma"] = self.coverage.sigma(bars)
         classes = self.instruments.classes(bars.index.get_level_values("asset"))
@@ -447,6 +481,27 @@ class SignalPipeline:
         """Take back what `content` gave."""
         restore(self, state)
         return self
+
+    def _obstacles(self, panel: pd.DataFrame, covered: np.ndarray) -> dict[str, Any]:
+        """What keeps rows from being evaluated, and which have nothing in their way."""
+        unfit = self.quality_.obstacles(panel, self.features_.sources(panel))
+        why = obstacles(panel, covered, self.warmup, self.max_missing, unfit)
+        return {"obstacle": why, "ready": (why == "").to_numpy()}
+
+    def _without_faults(self, panel: pd.DataFrame, rows: pd.Index | None) -> pd.DataFrame:
+        """`panel` less the features in which there is nothing to learn, here and from now on."""
+        covered = self.features_.ready(panel)
+        known = covered if rows is None else covered & panel.index.isin(rows)
+        first = self._first_block(panel, rows)
+        early = (panel.index.get_level_values("time") <= first) & known
+        sources = self.features_.sources(panel)
+        self.quality_.fit(panel, known, early, sources)
+        gone = list(self.quality_.review_.dropped)
+        if not gone:
+            return panel
+        self.features_.drop(gone)
+        panel = panel.drop(columns=gone)
+        return panel.assign(**self._obstacles(panel, covered))
 
     def _evaluable_panel(self, bars: pd.DataFrame) -> pd.DataFrame:
         """`panel`, or why none of its rows can be evaluated."""
@@ -493,12 +548,15 @@ class SignalPipeline:
         """Labeler whose barrier width is fitted on bars that every fold trains on."""
         if y is not None:
             return Given(self.labels.horizon, self.labels.delay)
+        return replace(self.labels).fit(until(bars, self._first_block(bars, rows)), rows)
+
+    def _first_block(self, bars: pd.DataFrame, rows: pd.Index | None) -> pd.Timestamp:
+        """Last time that every fold trains on."""
         times = (bars.index if rows is None else rows).unique("time").sort_values()
         # the last bars have no label, so the first block ends that much earlier; and the
         # embargo before the second holds for the width as for any other training
         labelled = len(times) - (self.labels.span if rows is None else 0)
-        first = times[max(int(self.folds.first * labelled) - 1 - self.folds.embargo, 0)]
-        return replace(self.labels).fit(until(bars, first), rows)
+        return times[max(int(self.folds.first * labelled) - 1 - self.folds.embargo, 0)]
 
     def _refuse_short(self, bars: pd.DataFrame) -> None:
         if not (age(bars) >= self.warmup - 1).any():

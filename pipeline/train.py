@@ -21,6 +21,7 @@ def main(cfg: "DictConfig") -> None:
     from pipeline import artifacts, ledger, recipe
     from pipeline.assemble import assemble, count, flag, load_source
     from pipeline.evaluation import counted, judge
+    from pipeline.files import json_bytes, write_atomic
     from pipeline.lock import lock
     from pipeline.overview import overview, store
     from pipeline.report import terminal
@@ -54,12 +55,17 @@ def main(cfg: "DictConfig") -> None:
             if champion:
                 artifacts.promote(cfg.root, digest)
         link_artifact(folder, model)
+        review = pipeline.quality_.review_
+        found = {"data": source.report.as_dict(), "inputs": review.as_dict()}
+        write_atomic(folder / "quality.json", json_bytes(found, indent=2))
         step("explaining what drives it")
         store(overview(pipeline, source.bars, most=EXPLAINED, pairs=0), folder)
         trials = {name: said.trial for name, said in judged.items()}
         record(folder, cfg, judged, digest, source.digest, command_line(), trials)
         if cfg.predictions:  # last: a disk that refuses it must not cost the record of the run
             evaluation.write(Path(cfg.predictions))
+    if not cfg.json:
+        terminal.say("\n".join(review.lines()))
     terminal.show_training(judged, model, folder, source.survivors, cfg.json)
 
 

@@ -23,11 +23,9 @@ CONF = ROOT / "conf"
 GROUPS = sorted(p.relative_to(CONF) for p in CONF.glob("*/*.yaml") if p.parent.name != "hydra")
 EXPERIMENTS = [path.stem for path in GROUPS if path.parent.name == "experiment"]
 CHOICES = [path for path in GROUPS if path.parent.name not in ("experiment", "rules")]
-ADDED = ("assets", "checks", "risk")  # groups that no command composes by itself
 NEEDED = {  # what a choice asks its user for
     "split/dates": ["split.train_end=2014-12-31"],
     "data/synthetic": ["data.market.times=50"],
-    "risk/default": ["+checks=default", "+assets=default"],
     "data/us_large_caps": ["data.start=2021-01-01"],
     "instruments/file": ["instruments.path={}/instruments.csv"],
     "data/csv": ["data.path={}/bars.csv"],
@@ -58,7 +56,18 @@ def folder(tmp_path_factory, tiny_market):
 
 
 @pytest.mark.parametrize(
-    "name", ["config", "train", "predict", "update", "evaluate", "audit", "backtest"]
+    "name",
+    [
+        "config",
+        "train",
+        "predict",
+        "update",
+        "evaluate",
+        "audit",
+        "backtest",
+        "outcomes",
+        "compute",
+    ],
 )
 def test_every_command_composes_a_pipeline(name):
     assert isinstance(assemble(composed(name), "pipeline"), SignalPipeline)
@@ -68,14 +77,14 @@ def test_every_command_composes_a_pipeline(name):
 def test_every_choice_is_built(choice, folder):
     group, name = choice.parent.name, choice.stem
     needed = [word.format(folder) for word in NEEDED.get(f"{group}/{name}", [])]
-    choose = f"{'+' if group in ADDED else ''}{group}={name}"
-    built = assemble(composed(config_of(group), choose, *needed), key_of(group))
-    assert (built is None) == (name == "none" and group in ("split", "refiner"))
+    built = assemble(composed(config_of(group), f"{group}={name}", *needed), key_of(group))
+    assert (built is None) == (name == "none" and group in ("split", "refiner", "risk"))
 
 
 def config_of(group):
-    """Portfolios are no part of the pipeline, so not every command composes one."""
-    return "rebalance" if group == "portfolio" else "config"
+    """Some groups are no part of the pipeline, so not every command composes one."""
+    own = {"portfolio": "rebalance", "drift": "monitor", "promotion": "monitor"}
+    return own.get(group, "config")
 
 
 def key_of(group):

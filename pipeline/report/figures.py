@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -155,7 +156,10 @@ def skill(path: pd.DataFrame, needed: float) -> go.Figure:
         values = _thinned(path[column].clip(lower=1e-6))
         line = {"color": ink, "dash": dash, "shape": "hv"}
         figure.add_scatter(x=values.index, y=values, mode="lines", name=name, line=line)
-    figure.add_hline(y=needed, line={"color": SELL, "dash": "dash"}, annotation_text="skill shown")
+    figure.add_hline(y=needed, line={"color": SELL, "dash": "dash"})
+    # of a logarithmic axis an annotation wants the exponent, a line the value
+    at = {"x": 1, "xref": "paper", "xanchor": "right", "y": np.log10(needed), "yanchor": "bottom"}
+    figure.add_annotation(text="skill shown", showarrow=False, **at)
     figure.add_hline(y=1, line=DASHED)
     return styled(figure, height=320).update_layout(
         yaxis={"title": "e-value", "type": "log"}, xaxis_title="label known"
