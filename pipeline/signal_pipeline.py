@@ -199,8 +199,9 @@ class SignalPipeline:
         self._refuse_short(bars)
         self.labels_ = self._labeler(bars, y, rows)
         self.quality_ = replace(self.quality)  # knows no spans yet, so that all rows lie in them
-        panel = self._without_faults(self.panel(bars), rows)
+        first = self._first_block(bars, rows)
         y = check_labels(self.labels_.label(bars) if y is None else y)
+        panel = self._without_faults(self.panel(bars), y.index if rows is None else rows, first)
         y = y[panel["ready"].reindex(y.index, fill_value=False).to_numpy()]
         y = y if rows is None else y[y.index.isin(rows)]
         if y.empty:
@@ -488,11 +489,15 @@ class SignalPipeline:
         why = obstacles(panel, covered, self.warmup, self.max_missing, unfit)
         return {"obstacle": why, "ready": (why == "").to_numpy()}
 
-    def _without_faults(self, panel: pd.DataFrame, rows: pd.Index | None) -> pd.DataFrame:
-        """`panel` less the features in which there is nothing to learn, here and from now on."""
+    def _without_faults(
+        self, panel: pd.DataFrame, rows: pd.Index, first: pd.Timestamp
+    ) -> pd.DataFrame:
+        """`panel` less the features in which there is nothing to learn, here and from now on.
+
+        Judged on `rows`, as what is learnt from: bars without a label yet have no say.
+        """
         covered = self.features_.ready(panel)
-        known = covered if rows is None else covered & panel.index.isin(rows)
-        first = self._first_block(panel, rows)
+        known = covered & panel.index.isin(rows)
         early = (panel.index.get_level_values("time") <= first) & known
         sources = self.features_.sources(panel)
         self.quality_.fit(panel, known, early, sources)

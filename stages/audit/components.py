@@ -115,6 +115,7 @@ def inputs(pipeline: Any, labels: Any, world: World) -> Iterator[Said]:
     fresh = replace(pipeline)
     fresh.features_ = replace(pipeline.features).fit(world.bars)
     fresh.labels_ = labels
+    fresh.quality_ = replace(pipeline.quality)  # what it drops follows from all bars of a training
     yield from _by_component(fresh.panel(world.bars), world)
 
 

@@ -202,6 +202,7 @@ class Plan:
         fresh = replace(self.probe)
         fresh.features_ = replace(self.probe.features).fit(bars)
         fresh.labels_ = self.labels
+        fresh.quality_ = replace(self.probe.quality)
         y = self.outcomes(bars)
         return y[fresh.panel(bars)["ready"].reindex(y.index, fill_value=False).to_numpy()]
 

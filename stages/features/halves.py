@@ -14,6 +14,7 @@ For a few rows, as a stream asks for, the same additions are made for these rows
 import numpy as np
 from numba import njit
 
+NEAR = 1e-6  # of its mean: a spread below it is found in two passes over the window
 FEW = 4  # bars, up to which the halves of each window are added up on their own
 
 
@@ -42,6 +43,8 @@ def deviations(x: np.ndarray, bars: int, step: int, flat: float) -> np.ndarray:
     share = 1.0 / (bars - 1)
     for i in range(len(out)):
         sd = np.sqrt(out[i] * share)
+        if sd <= NEAR * abs(mean[i]):  # the means that were merged are rounded too coarsely
+            sd = np.sqrt(_squares_of_one(x, i, bars, step) * share)
         out[i] = 0.0 if sd <= flat * abs(mean[i]) else sd
     return out
 
@@ -156,6 +159,18 @@ def _squares(x: np.ndarray, bars: int, step: int) -> tuple[np.ndarray, np.ndarra
             length = len(x) - (2 * size - 1) * step
             held, other = _double_squares(x, held, other, size, length, step)
         size *= 2
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def _squares_of_one(x: np.ndarray, at: int, bars: int, step: int) -> float:
+    """Sum of the squared distances from the mean of the window that ends `at`, in two passes."""
+    total, out = 0.0, 0.0
+    for k in range(bars):
+        total += x[at - k * step]
+    mean = total / bars
+    for k in range(bars):
+        out += (x[at - k * step] - mean) ** 2
     return out
 
 

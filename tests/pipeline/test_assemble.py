@@ -28,7 +28,7 @@ def test_a_target_that_is_not_on_the_list_is_refused_before_anything_is_built(ta
 def test_a_source_is_read(tiny_market):
     market = {"_target_": "stages.markets.planted.mixed", "seed": 0, "times": 300, "assets": 4}
     data = {"_target_": "pipeline.data.sources.synthetic", "market": market | {"snr": 2.0}}
-    source = load_source(OmegaConf.create({"data": data}))
+    source = load_source(OmegaConf.create({"data": data, "cache": {"folder": None}}))
     pd.testing.assert_frame_equal(source.y, tiny_market.y)
 
 
