@@ -52,6 +52,39 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line and wait until it is on the disk; one that a crash cut short is closed first.
+
+    Raises
+    ------
+    StoreError
+        SV-F34 if the disk refuses.
+    """
+    with storing(path):
+        fresh = not path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            closed = not size or os.pread(descriptor, 1, size - 1) == b"\n"
+            content = (b"" if closed else b"\n") + line + b"\n"
+            while content:
+                content = content[os.write(descriptor, content) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if fresh:
+            sync(path.parent)
+
+
+def line_values(line: bytes) -> dict[str, Any] | None:
+    """Values of a line of JSON; None for one that a crash cut short, or that closes such a one."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

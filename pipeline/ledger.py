@@ -7,7 +7,6 @@ line that is changed or taken out shows.
 import base64
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.files import json_bytes, storing, sync
+from pipeline.files import append_line, json_bytes, line_values
 from pipeline.lock import lock
 from stages.base import StoreError
 from stages.evaluate.standing import Standing, standing
@@ -162,16 +161,7 @@ def enter(root: Path | str, trial: Trial) -> tuple[Ledger, Trial]:
     with lock(path.parent, wait=WAIT):
         before = read(root)
         line = _line(trial, datetime.now(UTC).isoformat(timespec="microseconds"), before.head)
-        with storing(path):
-            fresh = not path.exists()
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                _write_all(descriptor, _open_end(descriptor) + line + b"\n")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            if fresh:
-                sync(path.parent)
+        append_line(path, line)
     entered = _trial(json.loads(line), _sha256(line))  # as others will read it
     return Ledger((*before.trials, entered), before.torn, entered.digest), entered
 
@@ -190,8 +180,8 @@ def read(root: Path | str) -> Ledger:
     lines = lines[:-1] if not lines[-1] else lines
     trials, torn, head = [], 0, ""
     for number, line in enumerate(lines, start=1):
-        values = _parsed(line)
-        if values is None:
+        values = line_values(line)
+        if values is None or "before" not in values:
             torn += 1
         elif values["before"] != head:
             raise _changed(path, number)
@@ -238,32 +228,12 @@ def _trial(values: dict[str, Any], digest: str) -> Trial:
     return Trial(**{name: values[name] for name in plain}, returns=returns, digest=digest)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Values of a line; None for one that was cut short."""
-    try:
-        values = json.loads(line)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) and "before" in values else None
-
-
 def _packed(numbers: np.ndarray, kind: str) -> str:
     return base64.b64encode(zlib.compress(numbers.astype(kind).tobytes())).decode("ascii")
 
 
 def _unpacked(text: str, kind: str) -> np.ndarray:
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=kind)
-
-
-def _open_end(descriptor: int) -> bytes:
-    """What closes a last line that a crash left open."""
-    size = os.fstat(descriptor).st_size
-    return b"" if not size or os.pread(descriptor, 1, size - 1) == b"\n" else b"\n"
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(descriptor, content) :]
 
 
 def _sha256(data: bytes) -> str:

@@ -1,15 +1,13 @@
 """Which model of a root serves, which may follow, which came before: one file, changed at once."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from pipeline.files import json_bytes, storing, sync, write_atomic
+from pipeline.files import append_line, json_bytes, line_values, write_atomic
 from stages.base import ArtifactError
 
 POINTER = "champion"
@@ -134,7 +132,7 @@ def history(root: Path | str) -> list[Pointer]:
     path = Path(root) / HISTORY
     found = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        if (values := _parsed(line)) is not None:
+        if (values := line_values(line)) is not None:
             try:
                 found[values["number"]] = Pointer(**values)
             except (TypeError, KeyError) as error:
@@ -146,33 +144,9 @@ def history(root: Path | str) -> list[Pointer]:
 def _keep(root: Path | str, pointer: Pointer) -> None:
     """Append a change to the history, unless it is its last line already."""
     path = Path(root) / HISTORY
-    line = json_bytes(asdict(pointer)) + b"\n"
-    with storing(path):
-        fresh = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            tail = os.pread(descriptor, len(line), max(size - len(line), 0))
-            if tail == line:
-                return
-            if tail and not tail.endswith(b"\n"):  # cut short by a crash: close it
-                line = b"\n" + line
-            while line:
-                line = line[os.write(descriptor, line) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if fresh:
-            sync(path.parent)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Values of a line; None for one that a crash cut short, which is written again after it."""
-    try:
-        values = json.loads(line)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
+    line = json_bytes(asdict(pointer))
+    if not (path.exists() and path.read_bytes().endswith(line + b"\n")):
+        append_line(path, line)
 
 
 def _text(pointer: Pointer) -> bytes:

@@ -7,14 +7,13 @@ the digest of the line before it, so that one that is changed or taken out shows
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import json_bytes, storing, sync
+from pipeline.files import append_line, json_bytes, line_values
 from stages.base import StoreError
 
 FOLDER, FILE = "updates", "updates.jsonl"
@@ -103,20 +102,7 @@ def enter(root: Path | str, update: Update) -> Update:
     values = asdict(update) | {"time": time}
     values.pop("digest")
     line = json_bytes({"before": before[-1].digest if before else "", **values})
-    with storing(path):
-        fresh = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            closed = not size or os.pread(descriptor, 1, size - 1) == b"\n"
-            content = (b"" if closed else b"\n") + line + b"\n"
-            while content:
-                content = content[os.write(descriptor, content) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if fresh:
-            sync(path.parent)
+    append_line(path, line)
     return _update(json.loads(line), _sha256(line))
 
 
@@ -132,7 +118,7 @@ def read(root: Path | str) -> list[Update]:
     found: list[Update] = []
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     for number, line in enumerate(lines, start=1):
-        values = _parsed(line)
+        values = line_values(line)
         if values is None:
             continue
         if values.get("before") != (found[-1].digest if found else ""):
@@ -143,15 +129,6 @@ def read(root: Path | str) -> list[Update]:
 
 def _update(values: dict[str, Any], digest: str) -> Update:
     return Update(**{k: v for k, v in values.items() if k != "before"}, digest=digest)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Values of a line; None for one that was cut short, or that closes such a one."""
-    try:
-        values = json.loads(line)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def _sha256(data: bytes) -> str:

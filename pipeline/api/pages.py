@@ -85,7 +85,7 @@ def one(id: Annotated[int, Path(ge=1, le=LAST)], request: Request) -> Response:
         found=found,
         signal=signal,
         side="" if signal.side is None else SIDE_TEXT[signal.side],
-        facts=dict(views.facts(found, signal, now)),
+        facts=dict(views.facts(signal, now)),
         odds=views.odds_text(signal),
         skill=views.skill_text(signal),
         prices="" if prices is None else div(prices),

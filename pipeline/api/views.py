@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from pipeline.report import signal_page
 from pipeline.report.figures import BUY, DASHED, GREY, SELL, styled
-from pipeline.signals import interval_text, skill_sentence
+from pipeline.signals import skill_sentence
 from pipeline.store.rows import Stored, timestamp
 from stages.signal import SIDE_TEXT, Signal
 
@@ -62,32 +63,11 @@ def columns(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in MINE if any(one[name] != "–" for one in lines)]
 
 
-def facts(found: Stored, signal: Signal, now: pd.Timestamp) -> Iterator[tuple[str, str]]:
-    """What a signal says beside its side, name and figure."""
-    if signal.side is not None:
-        yield "confidence", f"{signal.confidence:.1%}"
-        yield "certainty", f"{signal.certainty:.3f}"
-        yield "epistemic", f"{signal.epistemic:.4f} nats"
-        yield "aleatoric", f"{signal.aleatoric:.3f} nats"
-    if signal.strength:
-        yield "strength", signal.strength
-    for name in MINE:
-        if found.row.get(name) is not None:
-            yield name, f"{found.row[name]:.0f} of 100"
-    if found.row.get("size") is not None:
-        yield "size", f"{found.row['size']:.1%} of the capital"
-    if signal.novelty == signal.novelty:
-        yield "novelty", f"{signal.novelty:.2f}"
-    if signal.sides:
-        level = f" ({signal.interval['level']:.0%})" if signal.interval else ""
-        yield f"set{level}", " ".join(SIDE_TEXT[side] for side in signal.sides)
-    if signal.interval:
-        yield f"return ({signal.interval['level']:.0%})", interval_text(signal.interval)
-    for name, price in signal.prices.items():
-        yield name, f"{price:,.2f}"
+def facts(signal: Signal, now: pd.Timestamp) -> Iterator[tuple[str, str]]:
+    """What a signal says beside its side, name and figure; and how old it is."""
+    yield from signal_page.facts(signal)
     yield "age", span_text((now - signal.time).total_seconds())
     left = (signal.expires - now).total_seconds()
-    yield "expires", f"{signal.expires:%Y-%m-%d %H:%M} UTC"
     yield "left", span_text(left) if left > 0 else "expired"
 
 

@@ -46,7 +46,7 @@ def write_signal_page(path: Path, inquiry: Inquiry, about: str) -> None:
         time=f"{signal.time:%Y-%m-%d %H:%M} UTC",
         sentence=inquiry.sentence.text,
         about=about,
-        facts=dict(_facts(signal)),
+        facts=dict(facts(signal)),
         skill=skill_sentence(signal.skill),
         why=list(why_sections(signal)),
         change=inquiry.change,
@@ -161,7 +161,7 @@ def _status(signal: Signal) -> str:
     return f"leans {SIDE_TEXT[signal.reasons.side]}" if signal.reasons is not None else ""
 
 
-def _facts(signal: Signal) -> Iterator[tuple[str, str]]:
+def facts(signal: Signal) -> Iterator[tuple[str, str]]:
     """What the signal says beside its side, name and figure."""
     if signal.side is not None:
         yield "confidence", f"{signal.confidence:.1%}"
@@ -170,6 +170,7 @@ def _facts(signal: Signal) -> Iterator[tuple[str, str]]:
         yield "aleatoric", f"{signal.aleatoric:.3f} nats"
     if signal.strength:
         yield "strength", signal.strength
+    yield from _appraised(signal)
     if signal.novelty == signal.novelty:
         yield "novelty", f"{signal.novelty:.2f}"
     if signal.sides:
@@ -180,6 +181,17 @@ def _facts(signal: Signal) -> Iterator[tuple[str, str]]:
     for name, price in signal.prices.items():
         yield name, f"{price:,.2f}"
     yield "expires", f"{signal.expires:%Y-%m-%d %H:%M} UTC"
+
+
+def _appraised(signal: Signal) -> Iterator[tuple[str, str]]:
+    found = signal.appraisal
+    if found is None:
+        return
+    for name, points in (("risk", found.risk), ("quality", found.quality)):
+        if points is not None:
+            yield name, f"{points:.0f} of 100"
+    if found.size is not None:
+        yield "size", f"{found.size:.1%} of the capital"
 
 
 def _stopped(signal: Signal) -> str:
