@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 
-.PHONY: demo test lint setup dev constraints clean
+.PHONY: demo test coverage lint setup dev constraints clean
 
 demo: setup
 	$(BIN)/python -m pipeline.train +experiment=quickstart
@@ -16,7 +16,10 @@ demo: setup
 	@echo "open demo.html"
 
 test: dev lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
+
+coverage: dev  ## the tests once more, two thirds slower: which lines do they reach?
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 lint: dev
 	$(BIN)/ruff check .
