@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from pipeline.report import figures
@@ -42,7 +43,7 @@ def write_page(
     write_document(
         path,
         "page.html",
-        signals=newest.frame().to_dict("records"),
+        signals=_filled(newest.frame()).to_dict("records"),
         older=len(signals) - len(newest),
         counts={name: statuses.count(name) for name in ("fired", "unproven", "hold", "abstain")},
         about=about,
@@ -95,6 +96,11 @@ def claims(
             "A capital of 1, bet on the directions that the model leans to.",
             figures.skill(record.skill_.path_, record.skill_.needed),
         )
+
+
+def _filled(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` less the columns in which no row says anything: the page is narrow."""
+    return table.loc[:, (table != "").any()] if len(table) else table
 
 
 def gate_sentence(gate: Mapping[str, float | None]) -> str:
