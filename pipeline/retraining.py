@@ -18,15 +18,8 @@ from stages.base import ArtifactError, SieveError
 from stages.online.drift import ACTIONS
 
 PATIENT = 15  # niceness: what serves goes first
-OWN = (
-    "promote",
-    "json",
-    "root",
-    "debug",
-    "predictions",
-    "split",
-    "hydra.",
-)  # set here, or unwanted
+# set here, or unwanted
+OWN = ("promote", "json", "root", "debug", "predictions", "split", "hydra.")
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,21 @@ def _logging_as_it_was():
     root.setLevel(level)
 
 
+def times_of(table):
+    return table.index.get_level_values("time")
+
+
+def before(panel, bars):
+    """`panel` without its last bars."""
+    times = panel.index.unique("time").sort_values()
+    return panel[times_of(panel) <= times[-1 - bars]]
+
+
+def ended(y, bars):
+    """Labels that are over by the last of `bars`."""
+    return y[(y["end"] <= times_of(bars).max()).to_numpy()]
+
+
 def tiny_pipeline(seed: int = 0, **parts) -> SignalPipeline:
     """All three stages, unfitted, as small as they may be."""
     members = {

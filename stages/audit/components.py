@@ -112,11 +112,16 @@ class Ruler:
 
 def inputs(pipeline: Any, labels: Any, world: World) -> Iterator[Said]:
     """Everything of the panel: the features are fitted in this world, `labels` beforehand."""
+    yield from _by_component(panel_of(pipeline, labels, world.bars), world)
+
+
+def panel_of(pipeline: Any, labels: Any, bars: pd.DataFrame) -> pd.DataFrame:
+    """The panel that a training on `bars` begins with: before any input is dropped as faulty."""
     fresh = replace(pipeline)
-    fresh.features_ = replace(pipeline.features).fit(world.bars)
+    fresh.features_ = replace(pipeline.features).fit(bars)
     fresh.labels_ = labels
-    fresh.quality_ = replace(pipeline.quality)  # what it drops follows from all bars of a training
-    yield from _by_component(fresh.panel(world.bars), world)
+    fresh.quality_ = replace(pipeline.quality)
+    return fresh.panel(bars)  # type: ignore[no-any-return]
 
 
 def outcomes(labels: Any, world: World) -> Iterator[Said]:

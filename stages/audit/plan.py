@@ -199,12 +199,9 @@ class Plan:
 
     def _ready(self, bars: pd.DataFrame) -> pd.DataFrame:
         """The labels that a training on `bars` would learn from."""
-        fresh = replace(self.probe)
-        fresh.features_ = replace(self.probe.features).fit(bars)
-        fresh.labels_ = self.labels
-        fresh.quality_ = replace(self.probe.quality)
         y = self.outcomes(bars)
-        return y[fresh.panel(bars)["ready"].reindex(y.index, fill_value=False).to_numpy()]
+        ready = components.panel_of(self.probe, self.labels, bars)["ready"]
+        return y[ready.reindex(y.index, fill_value=False).to_numpy()]
 
     def _tested(self, y: pd.DataFrame) -> list[pd.Timestamp]:
         """First bars of the blocks that all stages are tested on, then bars within them."""

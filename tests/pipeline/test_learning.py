@@ -8,24 +8,10 @@ from pipeline.signal_pipeline import SignalPipeline
 from stages.filter.relearn import TreeLearning
 from stages.online.learning import Learning
 from stages.refiner.relearn import NetLearning
-from tests.conftest import tiny_pipeline
+from tests.conftest import before, ended, times_of, tiny_pipeline
 
 EVERY = 12
 ALL = Learning(TreeLearning(), NetLearning(epochs=1), every=EVERY)
-
-
-def times_of(table):
-    return table.index.get_level_values("time")
-
-
-def before(panel, bars):
-    """`panel` without its last bars."""
-    times = panel.index.unique("time").sort_values()
-    return panel[times_of(panel) <= times[-1 - bars]]
-
-
-def ended(y, bars):
-    return y[(y["end"] <= times_of(bars).max()).to_numpy()]
 
 
 @pytest.fixture(scope="module")

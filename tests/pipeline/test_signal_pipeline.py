@@ -17,19 +17,10 @@ from stages.folds import PurgedWalkForward
 from stages.labels import TripleBarrier
 from stages.markets.planted import mixed
 from stages.online.replay import ReplayBuffer
-from stages.panel import last_rows, until
-from tests.conftest import composed, tiny_pipeline
+from stages.panel import last_rows
+from tests.conftest import before, composed, ended, times_of, tiny_pipeline
 
 SAME = {"check_exact": True}
-
-
-def times_of(panel):
-    return panel.index.get_level_values("time")
-
-
-def before(panel, bars):
-    """The panel without its newest `bars` times."""
-    return until(panel, times_of(panel).unique().sort_values()[-1 - bars])
 
 
 def without_newest(panel, asset, bars):
@@ -433,11 +424,6 @@ def later(tiny_market):
 @pytest.fixture(scope="module")
 def young(later, tmp_path_factory):
     return tiny_pipeline().fit(*later).save(tmp_path_factory.mktemp("young"))
-
-
-def ended(y, bars):
-    """Labels known with the newest of `bars`."""
-    return y[(y["end"] <= times_of(bars).max()).to_numpy()]
 
 
 def test_an_open_horizon_is_refused(young, tiny_market):

@@ -17,23 +17,9 @@ from stages.base import StoreError
 from stages.filter.relearn import TreeLearning
 from stages.online.learning import Learning
 from stages.online.replay import ReplayBuffer
-from tests.conftest import tiny_pipeline
+from tests.conftest import before, ended, times_of, tiny_pipeline
 
 ALL = Learning(TreeLearning(), every=12)
-
-
-def times_of(table):
-    return table.index.get_level_values("time")
-
-
-def before(panel, bars):
-    """`panel` without its last bars."""
-    times = panel.index.unique("time").sort_values()
-    return panel[times_of(panel) <= times[-1 - bars]]
-
-
-def ended(y, bars):
-    return y[(y["end"] <= times_of(bars).max()).to_numpy()]
 
 
 @pytest.fixture(scope="module")
