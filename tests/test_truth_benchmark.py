@@ -121,6 +121,15 @@ def test_a_claim_that_fails_says_by_how_much():
     assert "(`gated`, 20,000 rows a seed) | ≤ 0.02 | 0.020 ±0.000 | yes |" in text
 
 
+def test_false_positives_are_claimed_only_where_the_exact_odds_could_drop_them():
+    runs = [record(seed, 1.0, 1.1) for seed in (1, 2)]
+    for run, share in zip(runs, (0.30, 0.36), strict=True):
+        run["screened"] = {"Bayes": 0.42, "pipeline": share}
+    assert "recall of 0.9 (Bayes 0.420) | ≥ 0.4 | 0.330" in markdown(runs)
+    runs[0]["screened"]["Bayes"] = 0.3
+    assert "recall of 0.9" not in markdown(runs)
+
+
 def test_a_market_without_skill_has_no_share_of_it():
     runs = [record(seed, 1.1, 1.1, bayes_log_loss=1.0999) for seed in (1, 2)]
     assert "| 0.909 ±0.000 |  |  | 0.010 ≤ 0.020 |" in markdown(runs)

@@ -2,7 +2,7 @@
 
 from stages.evaluate.book import book_returns
 from stages.evaluate.doubt import doubt
-from stages.evaluate.funnel import funnel
+from stages.evaluate.funnel import funnel, screened
 from stages.evaluate.overfitting import overfitting
 from stages.evaluate.sharpe import deflated_sharpe, probabilistic_sharpe, sharpe_ratio
 from stages.evaluate.slices import calibration, confidence_order, reliability, risk_coverage
@@ -24,5 +24,6 @@ __all__ = [
     "probabilistic_sharpe",
     "reliability",
     "risk_coverage",
+    "screened",
     "sharpe_ratio",
 ]

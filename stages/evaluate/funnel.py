@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_curve
 
 from stages.evaluate.bootstrap import interval, resample
 from stages.panel import named
@@ -78,6 +79,40 @@ def funnel(
         ends = np.array([interval(drawn) for drawn in out.drawn[:, at].T])
         table[name], table[f"{name}_low"], table[f"{name}_high"] = out.value[at], *ends.T
     return table
+
+
+def screened(rows: pd.DataFrame, odds: pd.DataFrame, label: pd.Series, recall: float) -> float:
+    """Share of the false positives of stage 1 that `odds` drop at a given recall.
+
+    Each row is a candidate for the side to which stage 1 leans, and is kept where the odds of that
+    side are large enough; the bar is set where `recall` of those whose side paid are left. With the
+    odds of the pipeline this is what its stages can take from the first one, and with the exact
+    odds of a market of known truth what the best possible filter could.
+
+    Parameters
+    ----------
+    rows : DataFrame of shape (N, F)
+        Unseen rows with the columns of stage 1.
+    odds : DataFrame of shape (>= N, 3)
+        `p_sell`, `p_hold`, `p_buy` of the same rows.
+    label : Series of N
+        The side that paid: -1, 0, 1.
+    recall : float in (0, 1)
+
+    Returns
+    -------
+    float in [0, 1]
+        Specificity at that sensitivity; NaN where no candidate paid, or all did.
+    """
+    side = np.sign(_lean(rows, "filter"))
+    known = (side != 0) & label.reindex(rows.index).notna().to_numpy()
+    said = odds.reindex(rows.index)
+    chance = np.where(side > 0, said["p_buy"], said["p_sell"])[known]
+    paid = (label.reindex(rows.index).to_numpy("float64") == side)[known]
+    if paid.all() or not paid.any():
+        return float("nan")
+    false, true, _ = roc_curve(paid, chance, drop_intermediate=False)
+    return float(1 - np.interp(recall, true, false))
 
 
 def _kept(rows: pd.DataFrame) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stages.evaluate import screened
 from stages.markets import MARKETS
 
 # rows of the table, their market and experiment: all as they come, and one whose members have goals
 ROWS = {name: (name, "planted") for name in MARKETS}
 ROWS["tabular SNR 2"] = ("tabular", "planted_tabular")
 EXPLAINED = ("mixed", "tabular")
+RECALL = 0.9  # of the true positives of stage 1 that the stages behind it have to leave
 FIGURES = (
     *("accuracy", "log_loss", "brier", "ece", "base_rate", "base_log_loss", "direction"),
     *("bayes_accuracy", "bayes_log_loss", "skill_ratio", "information_ratio"),
@@ -116,6 +118,10 @@ def measure(job: Job) -> dict:
         "skill": {"e_value": float(bets["e_value"].max()), "proven": bool(bets["proven"].any())},
         "members": [*pipeline.filter.members, *pipeline.refiner.members],
         "models": models,
+        "screened": {
+            "Bayes": _number(screened(rows, source.truth, source.y["side"], RECALL)),
+            "pipeline": _number(screened(rows, rows, source.y["side"], RECALL)),
+        },
         "status": {name: float(share) for name, share in status.items()},
         "reasons": _reasons(job, cfg, pipeline, source) if job.row in EXPLAINED else None,
         "seconds": round(time.perf_counter() - started, 1),

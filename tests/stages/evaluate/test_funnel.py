@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.evaluate import forward_return, funnel
+from stages.evaluate import forward_return, funnel, screened
 from stages.evaluate.funnel import STEPS
 from stages.markets import mixed
 
@@ -80,3 +80,17 @@ def test_rows_without_a_label_are_left_out_and_a_silent_pipeline_drops_the_rest(
     assert table.loc["decision", "rows"] == 0
     assert table.loc["decision", "cut"] == 1
     assert np.isnan(table.loc["decision", "precision"])
+
+
+def test_false_positives_dropped_at_a_recall_are_counted_as_by_hand(market):
+    rows, label = stages(market), market.y["side"]
+    buys = rows["filter.a.z_buy"] > 0
+    chance = rows["p_buy"].where(buys, rows["p_sell"])
+    paid = label == buys.map({True: 1, False: -1})
+    bar = chance[paid].sort_values().iloc[round(0.1 * paid.sum())]
+    share = screened(rows, market.posterior, label, recall=0.9)
+    assert share == pytest.approx((chance[~paid] < bar).mean(), abs=0.002)
+    blind = market.posterior * 0 + 1 / 3  # odds that tell nothing drop as many of either kind
+    assert screened(rows, blind, label, recall=0.9) == pytest.approx(0.1)
+    assert share > 0.3
+    assert np.isnan(screened(rows, rows, label * 0, recall=0.9))
