@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FILE = "importance.json"  # in the folder of a run
 MOST = 2000  # rows explained, where none are named
 POINTS = 16  # rows at which pairs are tried
+BARS = 12  # at least, of which a wide panel then keeps some of the assets each
 Window = tuple[pd.Timestamp, pd.Timestamp]
 
 
@@ -93,8 +94,8 @@ def overview(  # noqa: PLR0913  what to explain, and how closely to look
         Fitted.
     bars : DataFrame of shape (N, F)
     rows : MultiIndex, optional
-        To explain; default those evaluable rows of the newest ``explain.tail`` bars, whole bars at
-        even distances.
+        To explain; default evaluable rows of the newest ``explain.tail`` bars: whole bars at even
+        distances, or of a wide panel other assets of each bar.
     effort : {'fast', 'full'}, default='fast'
     most : int >= 1, default=2000
         At most so many, where none are named.
@@ -109,7 +110,7 @@ def overview(  # noqa: PLR0913  what to explain, and how closely to look
         SV-F18 where too few rows are evaluable to say anything.
     """
     panel = pipeline.panel(bars)
-    rows = _newest(panel, pipeline.explainer.tail, most) if rows is None else rows
+    rows = newest(panel, pipeline.explainer.tail, most) if rows is None else rows
     why = pipeline.explain_panel(panel, rows, effort)
     span = _span(bars, rows, pipeline.labels.span)
     found = importance(why, pipeline.features_, span, resamples, seed)
@@ -202,6 +203,38 @@ def windows(
     return (before[0], before[-1]), (after[0], after[-1])
 
 
+def newest(panel: pd.DataFrame, tail: int, most: int) -> pd.MultiIndex:
+    """Evaluable rows of the newest bars, at most `most` of them.
+
+    Parameters
+    ----------
+    panel : DataFrame of shape (N, F)
+        With the column `ready`.
+    tail : int >= 1
+        Bars.
+    most : int >= 1
+        Rows. Where these are too many, whole bars at even distances are kept if that leaves a dozen
+        of them, else of each kept bar other assets.
+
+    Returns
+    -------
+    MultiIndex
+        In the order of the panel.
+    """
+    ready = panel[panel["ready"]].index
+    times = ready.get_level_values("time")
+    newest = times.unique().sort_values()[::-1][:tail]
+    rows = int(times.isin(newest).sum())
+    step = max(1, -(-rows // most))
+    if len(newest) // step < BARS:
+        step = max(1, len(newest) // BARS)
+    kept = newest[::step]
+    bar = kept.get_indexer(times)
+    every = max(1, -(-int((bar >= 0).sum()) // most))
+    place = pd.Series(bar).groupby(bar).cumcount().to_numpy()
+    return ready[(bar >= 0) & ((place + bar) % every == 0)]  # type: ignore[return-value]
+
+
 def store(found: Overview, folder: Path) -> Path:
     """Write ``importance.json`` into the folder of a run; return its path."""
     path = folder / FILE
@@ -251,17 +284,6 @@ def _through(
     panel = stretch(panel, rows, pipeline.window)
     said = pipeline.stack_.predict(panel.assign(ready=panel["ready"] & panel.index.isin(rows)))
     return through_stages(pipeline.explainer, pipeline.stack_, said, why, pipeline.background)
-
-
-def _newest(panel: pd.DataFrame, tail: int, most: int) -> pd.MultiIndex:
-    """Evaluable rows of the newest bars; every so many bars, if that leaves too many."""
-    ready = panel[panel["ready"]]
-    times = ready.index.get_level_values("time")
-    newest = times.unique().sort_values()[-tail:]
-    rows = int(times.isin(newest).sum())
-    step = max(1, -(-rows // most))
-    kept = newest[::-1][::step]
-    return ready.index[times.isin(kept)]  # type: ignore[return-value]
 
 
 def _span(bars: pd.DataFrame, rows: pd.MultiIndex, span: int) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.overview import drifted, overview, store, stored, windows
+from pipeline.overview import drifted, newest, overview, store, stored, windows
 from pipeline.report import drivers, overview_page, terminal
 from pipeline.report.overview_page import (
     interactions_text,
@@ -83,6 +83,19 @@ def test_very_many_rows_are_thinned_by_whole_bars(tiny, tiny_market):
     assert 150 < len(rows) <= 200
     assert (rows.to_frame(index=False).groupby("time").size() == 4).all()
     assert rows.get_level_values("time").max() == tiny_market.panel.index[-1][1]
+
+
+@pytest.mark.parametrize(("assets", "most"), [(296, 250), (40, 250), (3000, 2000)])
+def test_of_a_wide_panel_other_assets_of_each_bar_are_explained(assets, most):
+    times = pd.date_range("2006-01-02", periods=60, freq="B", tz="UTC")
+    index = pd.MultiIndex.from_product([range(assets), times], names=["asset", "time"])
+    rows = newest(pd.DataFrame({"ready": True}, index), 50, most)
+    by_bar = rows.to_frame(index=False).groupby("time").size()
+    assert len(by_bar) >= 12  # whole bars would be too few to say anything
+    assert by_bar.min() > 0.5 * by_bar.max()
+    assert 0.6 * most < len(rows) <= most
+    assert rows.get_level_values("time").max() == times[-1]
+    assert rows.get_level_values("asset").nunique() >= min(0.5 * most, assets)
 
 
 def test_a_record_is_plain_and_runs_can_be_laid_side_by_side(seen):
