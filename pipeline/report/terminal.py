@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
@@ -25,13 +25,15 @@ from pipeline.signals import Signals, appraisal_cells, interval_text, skill_sent
 from pipeline.signals_io import to_record
 from stages.explain.episodes import Episodes
 from stages.explain.why_not import Counterfactual
-from stages.signal import SIDE_TEXT, Signal
+from stages.signal import SIDE_TEXT, Signal, Status
 
 SURVIVORS = (
     "The embedded names are today's survivors, adjusted with hindsight: read no result here as one "
     "that could have been earned. Nothing here is advice."
 )
 UNPROVEN = "unproven: what the model thinks, as long as it has not passed the skill test."
+SHOWN = 40  # signals in the table
+STATUSES = get_args(Status)  # from what fires to what is silent
 BRIEF = ("accuracy", "mcc", "log_loss", "brier", "ece", "rank_ic")
 WIDE = None if sys.stdout.isatty() else 120  # columns of a pipe or a log
 console = Console(width=WIDE)
@@ -69,8 +71,9 @@ def say_source(source: Source) -> None:
 
 
 def show_signals(signals: Signals, source: Source) -> None:
-    """The newest signal of each asset as a table, three lines a signal."""
-    shown = signals.newest()
+    """The newest signal of each asset as a table; of very many the firmest."""
+    newest = signals.newest()
+    shown = newest if len(newest) <= SHOWN else sorted(newest, key=_firmness)[:SHOWN]
     table = table_of("signals")
     for name, justify in (
         ("asset", "left"),
@@ -93,8 +96,9 @@ def show_signals(signals: Signals, source: Source) -> None:
         table.add_row(*cells, *held, reasons, style=style, end_section=True)
     console.print(table)
     counts = Counter(signal.status for signal in signals)
-    older = len(signals) - len(shown)
-    rest = f" ({older:,} of older bars not shown: output=signals.jsonl writes all)" if older else ""
+    left = {"of older bars": len(signals) - len(newest), "less firm": len(newest) - len(shown)}
+    rest = " and ".join(f"{n:,} {kind}" for kind, n in left.items() if n)
+    rest = f" ({rest} not shown: output=signals.jsonl writes all)" if rest else ""
     console.print(
         ", ".join(f"{n:,} {status}" for status, n in counts.items()) + rest, highlight=False
     )
@@ -102,6 +106,12 @@ def show_signals(signals: Signals, source: Source) -> None:
         console.print(line, highlight=False)
     unproven = [UNPROVEN] if "unproven" in counts else []
     console.print("\n".join([*unproven, about(source)]), style="italic", highlight=False)
+
+
+def _firmness(signal: Signal) -> tuple[int, float]:
+    """Sorts what fires before what does not, and the certain before the rest."""
+    sure = signal.certainty if signal.side is not None else 0.0
+    return STATUSES.index(signal.status), -sure
 
 
 def _promise(signal: Signal) -> str:

@@ -106,6 +106,19 @@ def test_the_newest_signal_of_each_asset_is_shown(printed, signals, source):
     assert skill_sentence(signals.newest()[0].skill) in said
 
 
+def test_of_very_many_signals_the_firmest_are_shown(printed, signals, source):
+    silent, hold = signals[0], next(s for s in signals if s.status == "hold")
+    lukewarm = replace(next(s for s in signals if s.status == "unproven"), certainty=0.8)
+    many = [replace(s, asset=f"{i:03d}") for i in range(20) for s in (silent, hold, lukewarm)]
+    many = [replace(s, asset=f"{s.status[0]}{s.asset}") for s in many]
+    terminal.show_signals(Signals([*many, replace(lukewarm, asset="sure", certainty=0.99)]), source)
+    said = printed()
+    assert all(f"u{i:03d}" in said for i in range(20))
+    assert said.index("sure") < said.index("u000") < said.index("h000")
+    assert "a000" not in said
+    assert "(21 less firm not shown: output=signals.jsonl writes all)" in said.replace("\n", " ")
+
+
 def test_sets_and_intervals_are_shown_where_they_are_promised(printed, signals, source):
     [one] = signals.newest()[:1]
     promised = {"interval": {"low": -0.031, "high": 0.042, "level": 0.95}, "sides": (0, 1)}
