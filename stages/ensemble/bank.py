@@ -6,16 +6,22 @@ from typing import Any, Self
 
 import numpy as np
 from numba import njit
+from scipy.special import expit
 
-from stages.ensemble.posterior import Posterior, assimilate, forget
-from stages.ensemble.uncertainty import averaged_softmax, entropy, gaussian_rule, log_odds
+from stages.ensemble.posterior import Posterior, assimilate_group, forget
+from stages.ensemble.uncertainty import (
+    attenuation,
+    averaged_softmax,
+    entropy,
+    gaussian_rule,
+    log_odds,
+)
 
 FLATTEN = 0.99  # per bar, on the log-weights within a family: Raftery et al. (2010)
 LEAST = 1e-3  # weight below which no expert and no family falls, so that it can come back
 SHARPNESS_SD = 0.2  # prior of the inverse temperature about 1
 SHARPNESS_KEPT = 0.999  # share of what is known of it that outlives a bar
 SHARPNESS_LEAST, SHARPNESS_MOST = 0.2, 5.0  # a turned market is for the experts to find
-LEAST_ODDS = 1e-12  # an expert that was sure and wrong loses 28 nats, not all
 AGAINST = 0  # class index whose logit is 0
 RULE = gaussian_rule(1)
 
@@ -76,6 +82,12 @@ class Bank:
     rates : sequence of float in (0, 1], or None
         Of the posterior's precision per bar of matured labels; None never moves: the snapshot
         taken at training.
+    shared : float >= 0, default=0.0
+        Variance of what a bar adds to the log-odds of all its labels alike. An expert is judged by
+        the odds it gave to all labels of a bar together, in which one common surprise counts once.
+    persists : float >= 1, default=1.0
+        Bars that count as one, because what they add persists: labels are learnt from as if bars
+        shared so many times more.
 
     References
     ----------
@@ -83,8 +95,15 @@ class Bank:
     averaging", Technometrics 52(1); McCormick et al. (2012), Biometrics 68(1).
     """
 
-    def __init__(self, families: Sequence[Family], rates: Sequence[float | None]) -> None:
+    def __init__(
+        self,
+        families: Sequence[Family],
+        rates: Sequence[float | None],
+        shared: float = 0.0,
+        persists: float = 1.0,
+    ) -> None:
         self.families, self.rates = tuple(families), tuple(rates)
+        self.shared, self.persists = shared, persists
         G, E = len(self.families), len(self.rates)
         self.posteriors = [[family.posterior] * E for family in self.families]
         self.log_family = np.log(np.array([family.share for family in self.families]))
@@ -100,7 +119,12 @@ class Bank:
     def mean(self) -> np.ndarray:
         """Coefficients (D, d) whose log-odds are the mean log-odds of the bank."""
         total = sum(w * posterior.mean for w, posterior in self._experts())
-        return np.asarray(self.sharpness[0] * total)
+        return np.asarray(self.scale * total)
+
+    @property
+    def scale(self) -> float:
+        """What takes log-odds given what a bar shares to those of a bar to come."""
+        return self.sharpness[0] * attenuation(self.shared)
 
     def margin(self, phi: np.ndarray) -> np.ndarray:
         """Mean log-odds of N rows, (N,): `predict` without the spread, row by row."""
@@ -111,11 +135,11 @@ class Bank:
 
     def predict(self, phi: np.ndarray) -> Said:
         """Foretell N rows of features, shape (N, d), intercept included; row by row."""
-        sharpness = self.sharpness[0]
+        scale = self.scale
         experts = []
         for weight, posterior in self._experts():
             mu, S = log_odds(phi, posterior.mean, posterior.covariance)
-            mu, S = sharpness * mu, sharpness**2 * S
+            mu, S = scale * mu, scale**2 * S
             p, aleatoric = averaged_softmax(mu, S, *RULE, AGAINST)
             experts.append((weight, mu, S, p, aleatoric))
         mu, p, doubt = (
@@ -134,37 +158,33 @@ class Bank:
         weight : float64 ndarray of shape (n,)
         """
         hits = hit[:, None].astype("float64")
-        self._weigh(phi, hits, weight)
-        for family, posteriors in zip(self.families, self.posteriors, strict=True):
+        mean = sum(w * posterior.mean for w, posterior in self._experts())
+        tied = self.shared * self.persists
+        gain = np.zeros(self.log_weight.shape)
+        for g, (family, posteriors) in enumerate(zip(self.families, self.posteriors, strict=True)):
             for e, rate in enumerate(self.rates):
-                if rate is None:
-                    continue
                 belief = posteriors[e]
-                if rate < 1:
+                if rate is not None and rate < 1:
                     belief = forget(belief, rate, family.prior_mean, family.prior_precision)
-                for row, came, w in zip(phi, hits, weight, strict=True):
-                    belief = assimilate(belief, row, came, w)
-                posteriors[e] = belief
+                moved, gain[g, e] = assimilate_group(belief, phi, hits, weight, tied)
+                if rate is not None:
+                    posteriors[e] = moved
+        self._weigh(gain)
+        eta = attenuation(self.shared) * (phi @ np.asarray(mean).T)
+        p = expit(eta[:, 0])
+        crowd = 1 + tied * float(weight @ (p * (1 - p)))  # one temperature for all rows
+        self.sharpness = _sharpened(eta, hits, weight / crowd, *self.sharpness)
         return self
 
-    def _weigh(self, phi: np.ndarray, hits: np.ndarray, weight: np.ndarray) -> None:
-        """Move the weights of experts and families, and the temperature, by the rows' odds."""
-        sharpness, G, E = self.sharpness[0], *self.log_weight.shape
-        gain = np.zeros((G, E))
-        for g, posteriors in enumerate(self.posteriors):
-            for e, posterior in enumerate(posteriors):
-                mu, S = log_odds(phi, posterior.mean, posterior.covariance)
-                p, _ = averaged_softmax(sharpness * mu, sharpness**2 * S, *RULE, AGAINST)
-                paid = np.where(hits[:, 0] == 1, p[:, 1], p[:, 0])
-                gain[g, e] = weight @ np.log(np.maximum(paid, LEAST_ODDS))
-        mean = sum(w * posterior.mean for w, posterior in self._experts())
-        for g in range(G):
+    def _weigh(self, gain: np.ndarray) -> None:
+        """Move the weights of experts and families by the logarithms of their odds, (G, E)."""
+        E = gain.shape[1]
+        for g in range(len(gain)):
             flat = _floored(FLATTEN * self.log_weight[g] - (1 - FLATTEN) * np.log(E))
             foretold = flat + gain[g]
             self.log_family[g] += foretold.max() + np.log(np.exp(foretold - foretold.max()).sum())
             self.log_weight[g] = _floored(foretold)
         self.log_family = _floored(self.log_family)
-        self.sharpness = _sharpened(phi @ np.asarray(mean).T, hits, weight, *self.sharpness)
 
     def _experts(self) -> list[tuple[float, Posterior]]:
         """Weight and posterior of every expert that differs from the ones before it."""
@@ -203,6 +223,7 @@ class Bank:
             "log_family": self.log_family.tolist(),
             "log_weight": self.log_weight.tolist(),
             "sharpness": list(self.sharpness),
+            "ties": [self.shared, self.persists],
         }
 
     @classmethod
@@ -217,7 +238,7 @@ class Bank:
             )
             for one in values["families"]
         ]
-        bank = cls(families, values["rates"])
+        bank = cls(families, values["rates"], *values.get("ties", ()))
         bank.posteriors = [
             [family.posterior if moved is None else _posterior(moved) for moved in one["moved"]]
             for family, one in zip(families, values["families"], strict=True)

@@ -10,7 +10,13 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from stages.ensemble.posterior import Posterior, assimilate, averaged, forget, laplace
-from stages.ensemble.uncertainty import averaged_softmax, entropy, gaussian_rule, log_odds
+from stages.ensemble.uncertainty import (
+    attenuation,
+    averaged_softmax,
+    entropy,
+    gaussian_rule,
+    log_odds,
+)
 
 TAUS = tuple(10.0**power for power in range(-6, 2))
 INTERCEPT_VARIANCE = 9.0  # a sd of 3 log-odds leaves any base rate open
@@ -34,6 +40,9 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
     forget : float in (0, 1], default=1.0
         Each `partial_fit` first gives up the share ``1 - forget`` of what earlier rows said; 1
         forgets nothing.
+    shared : float >= 0, default=0.0
+        Variance of what is added to the log-odds of all rows of a group alike, for two classes; see
+        `fit`. Odds are those of a row of a new group.
 
     Attributes
     ----------
@@ -51,7 +60,7 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Sample weights count rows: weight 2 is the same row twice.
+    Sample weights count rows: weight 2 is the same row twice. `partial_fit` knows no groups.
 
     Priors are averaged, not chosen: a choice forgets that "no skill" was almost as likely as
     "trust the members", and is then far too sure of its margin. The average is brought back to
@@ -70,14 +79,22 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         prior_mean: ArrayLike | None = None,
         intercept_variance: float | None = INTERCEPT_VARIANCE,
         forget: float = 1.0,
+        shared: float = 0.0,
     ) -> None:
         self.reference = reference
         self.tau = tau
         self.prior_mean = prior_mean
         self.intercept_variance = intercept_variance
         self.forget = forget
+        self.shared = shared
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Learn from all rows at once.
 
         Parameters
@@ -86,17 +103,21 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_samples,)
             Two or more classes.
         sample_weight : array-like of shape (n_samples,), optional
+        groups : array-like of shape (n_samples,), optional
+            Rows of one label share an effect, where `shared` is above 0.
         """
         X, y = self._checked(X, y, reset=True)
         weight = _check_sample_weight(sample_weight, X, dtype="float64", ensure_non_negative=True)
         check_classification_targets(y)
         self._open(unique_labels(y))
         phi, hits = _with_intercept(X), self._hits(y)
+        together = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
         found: list[tuple[float, np.ndarray, Posterior]] = []
         for m0 in self._prior_means(X.shape[1]):
             start = None
             for tau in (self.tau,) if self.tau is not None else TAUS:
-                belief = laplace(phi, hits, weight, m0, self._precision(tau, X.shape[1]), start)
+                precision = self._precision(tau, X.shape[1])
+                belief = laplace(phi, hits, weight, m0, precision, start, together, self.shared)
                 start = belief.mean  # the next tau is never far
                 found.append((float(tau), m0, belief))
         self.tau_, self.prior_mean_, _ = max(found, key=lambda prior: prior[2].log_evidence)
@@ -146,7 +167,9 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
         """Mean (N, K - 1) and covariance (N, K - 1, K - 1) of the log-odds of each row."""
         check_is_fitted(self, "mean_")
         X = np.asarray(validate_data(self, X, dtype="float64", reset=False))
-        return log_odds(_with_intercept(X), self.mean_, self.covariance_)
+        mu, S = log_odds(_with_intercept(X), self.mean_, self.covariance_)
+        scale = attenuation(self.shared)
+        return scale * mu, scale**2 * S
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Odds of each class, averaged over the posterior: shape (N, K)."""
@@ -176,6 +199,8 @@ class BayesianSoftmax(ClassifierMixin, BaseEstimator):
             raise ValueError(f"intercept_variance must be above 0, got {self.intercept_variance}")
         if not 0 < self.forget <= 1:
             raise ValueError(f"forget must lie in (0, 1], got {self.forget}")
+        if not self.shared >= 0 or (self.shared and len(classes) > 2):
+            raise ValueError(f"shared must be at least 0, and 0 beyond two classes: {self.shared}")
         if len(classes) < 2:
             raise ValueError(f"needs two or more classes, got one class: {classes.tolist()}")
         if self.reference is not None and self.reference not in classes:

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from stages.ensemble.uncertainty import gaussian_rule
+
 MAX_STEPS = 100
+LEAST_ODDS = 1e-12  # an expert that was sure and wrong loses 28 nats, not all
 NEAR = 1e-6  # Newton decrement, nats, from which one more step is exact to rounding
+RULE = gaussian_rule(1)
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,15 @@ class Posterior:
     log_evidence: float
 
 
-def laplace(
+def laplace(  # noqa: PLR0913  the rows, the prior, and what groups of rows share
     phi: np.ndarray,
     hits: np.ndarray,
     weight: np.ndarray,
     prior_mean: np.ndarray,
     prior_precision: np.ndarray,
     start: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    shared: float = 0.0,
 ) -> Posterior:
     """Most likely coefficients by Newton's method, and the curvature there.
 
@@ -47,45 +53,83 @@ def laplace(
     prior_precision : float64 ndarray of shape (D * d, D * d)
     start : float64 ndarray of shape (D, d), optional
         Where Newton starts; the prior mean by default.
+    groups : int ndarray of shape (N,), optional
+        Number of each row's group, from 0.
+    shared : float >= 0, default=0.0
+        Variance of what is added to the log-odds of all rows of a group alike. It is integrated
+        out, by the same approximation; for one log-odds (D = 1) only.
 
     References
     ----------
-    MacKay (1992), "The evidence framework applied to classification networks".
+    MacKay (1992), "The evidence framework applied to classification networks"; Breslow & Clayton
+    (1993), "Approximate inference in generalized linear mixed models", JASA 88.
     """
     D, d = prior_mean.shape
-    w = (prior_mean if start is None else start).ravel().copy()
     m0 = prior_mean.ravel()
+    G = 0 if groups is None or not shared else int(groups.max(initial=-1)) + 1
+    if G and D > 1:
+        raise ValueError(f"groups share one log-odds, not {D}")
+    loose = 1 / shared if G else 0.0
+    w, u = (prior_mean if start is None else start).ravel().copy(), np.zeros(G)
 
-    def objective(at: np.ndarray) -> tuple[float, np.ndarray]:
+    def objective(at: np.ndarray, of: np.ndarray) -> tuple[float, np.ndarray]:
         eta = phi @ at.reshape(D, d).T
+        eta = eta + of[groups, None] if G else eta
         top = np.maximum(eta.max(axis=1, keepdims=True), 0)
         norm = np.exp(-top) + np.exp(eta - top).sum(axis=1, keepdims=True)
         likelihood = weight @ ((hits * eta).sum(axis=1) - (top + np.log(norm))[:, 0])
         off = at - m0
-        return 0.5 * off @ prior_precision @ off - likelihood, np.exp(eta - top) / norm
+        prior = 0.5 * (off @ prior_precision @ off + loose * of @ of)
+        return prior - likelihood, np.exp(eta - top) / norm
 
-    loss, p = objective(w)
+    loss, p = objective(w, u)
     for _ in range(MAX_STEPS):
-        hessian = _curvature(phi, p, weight) + prior_precision
-        slope = (((p - hits) * weight[:, None]).T @ phi).ravel() + prior_precision @ (w - m0)
-        step = np.linalg.solve(hessian, slope)
-        decrement = float(slope @ step)
+        precision, both, own = _precisions(phi, p, weight, prior_precision, groups, G, loose)
+        off = (p - hits) * weight[:, None]
+        slope = (off.T @ phi).ravel() + prior_precision @ (w - m0)
+        pull = _sums(groups, off[:, 0], G) + loose * u
+        step = np.linalg.solve(precision, slope - both.T @ (pull / own))
+        turn = (pull - both @ step) / own
+        decrement = float(slope @ step + pull @ turn)
         if decrement < NEAR:
-            w = w - step
-            loss, p = objective(w)
+            w, u = w - step, u - turn
+            loss, p = objective(w, u)
             break
         size = 1.0
         while True:
-            trial, p_trial = objective(w - size * step)
+            trial, p_trial = objective(w - size * step, u - size * turn)
             if trial <= loss - 1e-4 * size * decrement or size < 1e-6:
                 break
             size /= 2
-        w, loss, p = w - size * step, trial, p_trial
-    hessian = _curvature(phi, p, weight) + prior_precision
-    volumes = [np.linalg.slogdet(matrix)[1] for matrix in (prior_precision, hessian)]
-    log_evidence = -loss + 0.5 * (volumes[0] - volumes[1])
-    covariance = np.linalg.inv(hessian)
+        w, u, loss, p = w - size * step, u - size * turn, trial, p_trial
+    precision, _, own = _precisions(phi, p, weight, prior_precision, groups, G, loose)
+    volumes = [np.linalg.slogdet(matrix)[1] for matrix in (prior_precision, precision)]
+    log_evidence = -loss + 0.5 * (volumes[0] - volumes[1] - np.log(own * shared).sum())
+    covariance = np.linalg.inv(precision)
     return Posterior(w.reshape(D, d), (covariance + covariance.T) / 2, float(log_evidence))
+
+
+def _precisions(  # noqa: PLR0913  the rows, the prior, and the groups
+    phi: np.ndarray,
+    p: np.ndarray,
+    weight: np.ndarray,
+    prior: np.ndarray,
+    groups: np.ndarray | None,
+    count: int,
+    loose: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the coefficients, once G groups are integrated out; of both, (G, D d); of the groups."""
+    hessian = _curvature(phi, p, weight) + prior
+    if not count:
+        return hessian, np.zeros((0, len(hessian))), np.ones(0)
+    r = weight * p[:, 0] * (1 - p[:, 0])
+    own = _sums(groups, r, count) + loose
+    both = np.stack([_sums(groups, r * column, count) for column in phi.T], axis=1)
+    return hessian - both.T @ (both / own[:, None]), both, own
+
+
+def _sums(groups: np.ndarray | None, values: np.ndarray, count: int) -> np.ndarray:
+    return np.zeros(0) if groups is None or not count else np.bincount(groups, values, count)
 
 
 def _curvature(phi: np.ndarray, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -155,6 +199,81 @@ def assimilate(posterior: Posterior, phi: np.ndarray, hit: np.ndarray, weight: f
     """
     mean, covariance = _assimilated(posterior.mean, posterior.covariance, phi, hit, float(weight))
     return Posterior(mean, covariance, posterior.log_evidence)
+
+
+def assimilate_group(
+    posterior: Posterior, phi: np.ndarray, hits: np.ndarray, weight: np.ndarray, shared: float
+) -> tuple[Posterior, float]:
+    """Move a posterior by labels that came together; and the log-odds it gave to all of them.
+
+    What the rows share is one more coefficient, of variance `shared`, that is learnt along with the
+    others and then integrated out. Row by row the odds of a label are those given all before it, so
+    a group that went wrong together counts as one surprise, not as many.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of one log-odds (D = 1).
+    phi : float64 ndarray of shape (n, d)
+    hits : float64 ndarray of shape (n, 1)
+    weight : float64 ndarray of shape (n,)
+    shared : float >= 0
+
+    Returns
+    -------
+    Posterior
+    float
+        Weighted sum of the logarithms of the odds, nats.
+    """
+    d = phi.shape[1]
+    mean, covariance = posterior.mean, posterior.covariance
+    if shared:
+        mean = np.column_stack([mean, np.zeros(1)])
+        wide = np.zeros((d + 1, d + 1))
+        wide[:d, :d], wide[d, d] = covariance, shared
+        phi, covariance = np.column_stack([phi, np.ones(len(phi))]), wide
+    mean, covariance, gain = _one_by_one(mean, covariance, phi, hits, weight, *RULE)
+    moved = Posterior(
+        np.ascontiguousarray(mean[:, :d]),
+        np.ascontiguousarray(covariance[:d, :d]),
+        posterior.log_evidence,
+    )
+    return moved, float(gain)
+
+
+@njit(cache=True)
+def _one_by_one(mean, covariance, phi, hits, weight, nodes, shares):  # type: ignore[no-untyped-def]
+    """Assimilate rows of one log-odds in turn; log-odds of each, given those before it."""
+    mean, covariance, gain = mean.copy(), covariance.copy(), 0.0
+    d = phi.shape[1]
+    PH = np.empty(d)
+    for n in range(len(phi)):
+        mu, S = 0.0, 0.0
+        for i in range(d):
+            PH[i] = 0.0
+            for j in range(d):
+                PH[i] += covariance[i, j] * phi[n, j]
+            mu += mean[0, i] * phi[n, i]
+        for i in range(d):
+            S += phi[n, i] * PH[i]
+        S, p = max(S, 0.0), 0.0
+        for k in range(len(shares)):
+            p += shares[k] / (1 + np.exp(-(mu + np.sqrt(S) * nodes[k, 0])))
+        gain += weight[n] * np.log(max(p if hits[n, 0] == 1 else 1 - p, LEAST_ODDS))
+        e, g = mu, 0.0
+        for _ in range(2):
+            p = 1 / (1 + np.exp(-e))
+            R = p * (1 - p)
+            g = weight[n] * (hits[n, 0] - p + R * (e - mu)) / (1 + weight[n] * R * S)
+            e = mu + S * g
+        p = 1 / (1 + np.exp(-e))
+        R = p * (1 - p)
+        shrink = weight[n] * R / (1 + weight[n] * R * S)
+        for i in range(d):
+            mean[0, i] += PH[i] * g
+            for j in range(d):
+                covariance[i, j] -= PH[i] * shrink * PH[j]
+    return mean, covariance, gain
 
 
 @njit(cache=True)

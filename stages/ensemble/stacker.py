@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Self
 
 import numpy as np
@@ -15,12 +15,12 @@ from stages.ensemble.bayesian_softmax import BayesianSoftmax
 from stages.ensemble.edge import certainty, required_edge
 from stages.ensemble.logits import COLUMNS, MemberLogits, Said, refuse_silence
 from stages.ensemble.posterior import Posterior
+from stages.ensemble.ties import Ties, ties
 from stages.panel import check_labels, check_panel, last_rows, named, settled
 from stages.signal import SIDES
 
 log = logging.getLogger(__name__)
 
-BLOCK = 20  # bars: a trading month
 CLIP = 5.0  # training sds beyond which a context says no more
 NOTHING = 1e-8  # prior variance of the direction where nothing is known of it
 LEAST_SHARE = 1e-12  # of a belief: no evidence silences one for good
@@ -63,9 +63,9 @@ class BayesianStacker:
     contexts_, interactions_ : tuple of str
     center_, spread_ : float64 ndarray of shape (contexts,)
         Mean and sd of the contexts over the training rows.
-    design_effects_ : dict of str to float >= 1
-        ``moves`` and ``direction``: labels that count as one, because assets move together and
-        surprises persist.
+    ties_ : dict of str to Ties
+        ``moves`` and ``direction``: how their labels hang together, because assets move together
+        and surprises persist.
 
     Notes
     -----
@@ -114,17 +114,20 @@ class BayesianStacker:
         self._choose_contexts(rows)
         said, contexts = self.logits_.read(rows), self._contexts(rows)
         side = y["side"].to_numpy()
-        moved = side != 0
-        self.design_effects_ = {
-            "moves": design_effect(y, moved),
-            "direction": design_effect(y[moved], side[moved] > 0),
-        }
-        weight, rates = self._weights(y), (*self.forget, None)
-        way, members = self._direction(said, contexts), len(self.logits_.members)
-        up, weighed = side[moved] > 0, weight["direction"][moved]
-        self.direction_ = Bank(_ways(way[moved], up, weighed, members, self.doubt), rates)
+        moved, bar = side != 0, rows.index.get_level_values("time").factorize()[0]
+        members, way = len(self.logits_.members), self._direction(said, contexts)
+        tied = ties(y[moved], side[moved] > 0, said.margins[moved].mean(axis=1))
+        weight = y["weight"].to_numpy(dtype="float64")
+        labels = Labels(way[moved], side[moved] > 0, weight[moved] / tied.effect, bar[moved], tied)
+        self.direction_ = self._bank(_ways(labels, members, self.doubt), tied)
         moves = self._moves(said, contexts, self.direction_.margin(_with_one(way)))
-        self.moves_ = Bank([_size(moves, moved, weight["moves"], members)], rates)
+        foreseen = None
+        for _ in range(2):  # what was foreseen is no surprise that labels share: see `ties`
+            shy = ties(y, moved, said.moves.mean(axis=1), foreseen)
+            labels = Labels(moves, moved, weight / shy.effect, bar, shy)
+            self.moves_ = self._bank([_size(labels, members)], shy)
+            foreseen = expit(self.moves_.margin(_with_one(moves)))
+        self.ties_ = {"moves": shy, "direction": tied}
         return self
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
@@ -232,7 +235,7 @@ class BayesianStacker:
                 "interactions": list(self.interactions_),
                 "center": self.center_.tolist(),
                 "spread": self.spread_.tolist(),
-                "design_effects": dict(self.design_effects_),
+                "ties": {name: astuple(tie) for name, tie in self.ties_.items()},
             }
         )
 
@@ -245,12 +248,15 @@ class BayesianStacker:
         self.interactions_ = tuple(values["interactions"])
         self.center_ = np.array(values["center"], dtype="float64")
         self.spread_ = np.array(values["spread"], dtype="float64")
-        self.design_effects_ = dict(values["design_effects"])
+        self.ties_ = {name: Ties(*three) for name, three in values["ties"].items()}
         return self
+
+    def _bank(self, families: Sequence[Family], tied: Ties) -> Bank:
+        return Bank(families, (*self.forget, None), tied.shared, tied.persists)
 
     def _weights(self, y: pd.DataFrame) -> dict[str, np.ndarray]:
         weight = y["weight"].to_numpy(dtype="float64")
-        return {name: weight / effect for name, effect in self.design_effects_.items()}
+        return {name: weight / tie.effect for name, tie in self.ties_.items()}
 
     def _choose_contexts(self, rows: pd.DataFrame) -> None:
         present = named(rows, "context")
@@ -298,25 +304,34 @@ def _sided(margins: np.ndarray) -> np.ndarray:
     return np.stack([-margins, margins], axis=-1).reshape(*margins.shape[:2], -1)
 
 
-def _size(phi: np.ndarray, moved: np.ndarray, weight: np.ndarray, members: int) -> Family:
+@dataclass(frozen=True)
+class Labels:
+    """What one logit learns from: features (n, d), hits, weights, bars, and how they are tied."""
+
+    phi: np.ndarray
+    hit: np.ndarray
+    weight: np.ndarray
+    bar: np.ndarray
+    ties: Ties
+
+
+def _size(labels: Labels, members: int) -> Family:
     """What is believed of the size of moves: one family, its priors averaged by evidence."""
-    share = np.clip(weight @ moved / weight.sum(), 1e-6, 1 - 1e-6)
-    base = np.zeros(phi.shape[1] + 1)
+    share = np.clip(labels.weight @ labels.hit / labels.weight.sum(), 1e-6, 1 - 1e-6)
+    base = np.zeros(labels.phi.shape[1] + 1)
     base[-1] = np.log(share / (1 - share))
-    vote = _vote(phi, members)
+    vote = _vote(labels.phi, members)
     vote[members] = 1.0
-    return _family(1.0, _logit([base, vote], phi, moved, weight))
+    return _family(1.0, _logit([base, vote], labels))
 
 
-def _ways(
-    phi: np.ndarray, up: np.ndarray, weight: np.ndarray, members: int, doubt: float
-) -> list[Family]:
+def _ways(labels: Labels, members: int, doubt: float) -> list[Family]:
     """What is believed of the direction: nothing, or something; and how likely each now is."""
     # the members hold the base rate already; a free intercept would learn which way the market
     # went while they were out of fold, and carry that into the next market
-    nothing = np.zeros(phi.shape[1] + 1)
-    quiet = _logit([nothing], phi, up, weight, tau=NOTHING)
-    leaning = _logit([nothing, _vote(phi, members)], phi, up, weight)
+    nothing = np.zeros(labels.phi.shape[1] + 1)
+    quiet = _logit([nothing], labels, tau=NOTHING)
+    leaning = _logit([nothing, _vote(labels.phi, members)], labels, intercept=NOTHING)
     odds = np.log(doubt / (1 - doubt)) + quiet.log_evidence_ - leaning.log_evidence_
     share = float(np.clip(expit(odds), LEAST_SHARE, 1 - LEAST_SHARE))
     return [_family(share, quiet), _family(1 - share, leaning)]
@@ -324,13 +339,17 @@ def _ways(
 
 def _logit(
     guesses: Sequence[np.ndarray],
-    phi: np.ndarray,
-    hit: np.ndarray,
-    weight: np.ndarray,
+    labels: Labels,
     tau: float | None = None,
+    intercept: float | None = None,
 ) -> BayesianSoftmax:
-    model = BayesianSoftmax(tau=tau, prior_mean=np.stack(guesses)[:, None], intercept_variance=None)
-    return model.fit(phi, hit, weight)
+    model = BayesianSoftmax(
+        tau=tau,
+        prior_mean=np.stack(guesses)[:, None],
+        intercept_variance=intercept,
+        shared=labels.ties.shared * labels.ties.persists,
+    )
+    return model.fit(labels.phi, labels.hit, labels.weight, groups=labels.bar)
 
 
 def _family(share: float, model: BayesianSoftmax) -> Family:
@@ -345,48 +364,3 @@ def _vote(phi: np.ndarray, members: int) -> np.ndarray:
 
 def _with_one(phi: np.ndarray) -> np.ndarray:
     return np.column_stack([phi, np.ones(len(phi))])
-
-
-def design_effect(y: pd.DataFrame, hit: np.ndarray, block: int = BLOCK) -> float:
-    """How many labels count as one, because neighbours share their surprises; at least 1.
-
-    The variance of the summed surprise (`hit` less its rate) of a block of bars over what
-    independent labels of these weights would give. Without it twenty correlated stocks pass for
-    twenty witnesses, and a context that all of them share is learnt far too surely. Few blocks
-    make a rough estimate, so the product of what assets share within a bar and of what bars
-    share within an asset is taken where it is the larger.
-
-    Parameters
-    ----------
-    y : DataFrame of shape (n, 3)
-    hit : bool ndarray of shape (n,)
-        What is learnt of each label.
-    block : int, default=20
-        Least bars of a block, at least four label spans; surprises of different blocks count as
-        independent.
-
-    References
-    ----------
-    Kish (1965), "Survey Sampling", section 5.4; Liang & Zeger (1986), Biometrika 73 (the
-    variance of a score whose terms are dependent within blocks).
-    """
-    weight = y["weight"].to_numpy(dtype="float64")
-    bar, times = y.index.get_level_values("time").factorize(sort=True)
-    asset, assets = y.index.get_level_values("asset").factorize()
-    span = int((times.searchsorted(y["end"]) - bar).max(initial=0))
-    length = min(max(block, 4 * span), len(times))
-    surprise = hit - np.average(hit, weights=weight)
-    sums = np.zeros((len(assets), len(times)))
-    np.add.at(sums, (asset, bar), weight * surprise)
-    alone = max(weight @ surprise**2, 1e-300)
-    together = _block_square(sums.sum(axis=0, keepdims=True), length) / alone
-    within_assets = _block_square(sums, length) / alone
-    within_bars = (sums.sum(axis=0) ** 2).sum() / max((sums**2).sum(), 1e-300)
-    return float(max(together, max(within_assets, 1.0) * max(within_bars, 1.0), 1.0))
-
-
-def _block_square(sums: np.ndarray, length: int) -> float:
-    """Sum of squared block sums along rows of bars, averaged over where blocks may start."""
-    run = np.cumsum(np.insert(sums, 0, 0.0, axis=1), axis=1)
-    squares = (run[:, length:] - run[:, :-length]) ** 2
-    return float(squares.mean(axis=1).sum() * sums.shape[1] / length)

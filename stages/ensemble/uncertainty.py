@@ -42,6 +42,16 @@ def gaussian_rule(dims: int) -> tuple[np.ndarray, np.ndarray]:
     return nodes, np.full(2 * dims, 0.5 / dims)
 
 
+def attenuation(shared: float) -> float:
+    """What takes log-odds given a shared effect of this variance to those where it is unknown.
+
+    References
+    ----------
+    Zeger, Liang & Albert (1988), "Models for longitudinal data", Biometrics 44, eq. 3.4.
+    """
+    return float(1 / np.sqrt(1 + 16**2 * 3 / (15 * np.pi) ** 2 * shared))
+
+
 @njit(cache=True)
 def log_odds(phi, mean, covariance):  # type: ignore[no-untyped-def]
     """Mean and covariance of each row's log-odds under Gaussian coefficients.

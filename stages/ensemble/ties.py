@@ -1,0 +1,105 @@
+"""How labels hang together: what a bar shares, and what neighbours share beyond it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+BLOCK = 20  # bars: a trading month
+SPANNED = 0.95  # share of the labels whose span a block has to cover
+TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Ties:
+    """How labels hang together, because neighbours share their surprises.
+
+    Attributes
+    ----------
+    shared : float >= 0
+        Variance of what a bar adds to the log-odds of all its labels alike.
+    persists : float >= 1
+        Bars that count as one, because what they add persists.
+    effect : float >= 1
+        Labels that count as one beyond that: peers move together, and surprises of an asset last.
+    """
+
+    shared: float
+    persists: float
+    effect: float
+
+
+def ties(
+    y: pd.DataFrame,
+    hit: np.ndarray,
+    vote: np.ndarray,
+    foreseen: np.ndarray | None = None,
+    block: int = BLOCK,
+) -> Ties:
+    """Measure how labels hang together by what was not foreseen of them.
+
+    Stocks move together. A thousand labels of a bar are few witnesses of what all of them share:
+    that is taken out by its variance, and what is left of it from bar to bar by `persists`. They
+    are more, though not a thousand, witnesses of what sets them apart: `effect` is the variance of
+    the score of the members' vote, without what the bar shares, summed over blocks of bars, over
+    what independent labels of these weights would give.
+
+    Parameters
+    ----------
+    y : DataFrame of shape (n, 3)
+    hit : bool ndarray of shape (n,)
+        What is learnt of each label.
+    vote : float64 ndarray of shape (n,)
+        Of the members, log-odds.
+    foreseen : float64 ndarray of shape (n,), optional
+        Odds of `hit`; the rate of all labels by default.
+    block : int, default=20
+        Least bars of a block, at least four label spans (the longest but for one in twenty: a halt
+        stretches a few); surprises of different blocks count as independent.
+
+    References
+    ----------
+    Kish (1965), "Survey Sampling", section 5.4; Liang & Zeger (1986), Biometrika 73 (the variance
+    of a score whose terms are dependent within blocks); Pauli, Racugno & Ventura (2011), "Bayesian
+    composite marginal likelihoods", Statistica Sinica 21 (a likelihood brought back to it).
+    """
+    weight = y["weight"].to_numpy(dtype="float64")
+    bar, times = y.index.get_level_values("time").factorize(sort=True)
+    asset, assets = y.index.get_level_values("asset").factorize()
+    span = int(np.ceil(np.quantile(times.searchsorted(y["end"]) - bar, SPANNED)))
+    length = min(max(block, 4 * span), len(times))
+    odds = np.full(len(y), np.average(hit, weights=weight)) if foreseen is None else foreseen
+
+    def cells(values: np.ndarray) -> np.ndarray:
+        """Weighted values by asset and bar."""
+        out = np.zeros((len(assets), len(times)))
+        np.add.at(out, (asset, bar), weight * values)
+        return out
+
+    def counted(values: np.ndarray, of_bars: bool) -> float:
+        """Labels that count as one in sums of these values, beyond what their weights say."""
+        sums = cells(values)
+        sums = sums.sum(axis=0, keepdims=True) if of_bars else sums
+        return _block_square(sums, length) / max(weight @ values**2, TINY)
+
+    surprise, variance = hit - odds, odds * (1 - odds)
+    by_bar, moved, total = (
+        np.bincount(bar, weight * values, len(times))
+        for values in (surprise, variance, np.ones(len(y)))
+    )
+    together, own = (by_bar**2).sum(), (cells(surprise) ** 2).sum()
+    shared = float(max((together - own) / max((moved**2).sum(), TINY), 0.0))
+    taken = (shared * moved / (1 + shared * moved) / np.maximum(total, TINY))[bar]
+    apart = surprise - taken * by_bar[bar]
+    score = apart * (vote - taken * np.bincount(bar, weight * vote)[bar])
+    score -= np.average(score, weights=weight)  # its mean is what can be learnt
+    effect = max(counted(score, of_bars=True), counted(apart, of_bars=False))
+    persists = _block_square(by_bar[None], length) / max(together, TINY)
+    return Ties(shared, float(max(persists, 1.0)), float(max(effect, 1.0)))
+
+
+def _block_square(sums: np.ndarray, length: int) -> float:
+    """Sum of squared block sums along rows of bars, averaged over where blocks may start."""
+    run = np.cumsum(np.insert(sums, 0, 0.0, axis=1), axis=1)
+    squares = (run[:, length:] - run[:, :-length]) ** 2
+    return float(squares.mean(axis=1).sum() * sums.shape[1] / length)
