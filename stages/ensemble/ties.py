@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2
 
 BLOCK = 20  # bars: a trading month
 SPANNED = 0.95  # share of the labels whose span a block has to cover
+UNSURE = 0.1  # chance that a variance of few blocks is larger than what it is taken for
 TINY = 1e-300
 
 
@@ -42,7 +44,8 @@ def ties(
     that is taken out by its variance, and what is left of it from bar to bar by `persists`. They
     are more, though not a thousand, witnesses of what sets them apart: `effect` is the variance of
     the score of the members' vote, without what the bar shares, summed over blocks of bars, over
-    what independent labels of these weights would give.
+    what independent labels of these weights would give. Few blocks tell a variance badly, so its
+    upper end is taken.
 
     Parameters
     ----------
@@ -94,8 +97,14 @@ def ties(
     score = apart * (vote - taken * np.bincount(bar, weight * vote)[bar])
     score -= np.average(score, weights=weight)  # its mean is what can be learnt
     effect = max(counted(score, of_bars=True), counted(apart, of_bars=False))
+    doubt = _upper(len(times) / length)
     persists = _block_square(by_bar[None], length) / max(together, TINY)
-    return Ties(shared, float(max(persists, 1.0)), float(max(effect, 1.0)))
+    return Ties(shared, float(max(doubt * persists, 1.0)), float(max(doubt * effect, 1.0)))
+
+
+def _upper(blocks: float) -> float:
+    """From a variance estimated on so many blocks to the upper end of what it may be."""
+    return float(blocks / chi2.ppf(UNSURE, max(blocks, 1.0)))
 
 
 def _block_square(sums: np.ndarray, length: int) -> float:
