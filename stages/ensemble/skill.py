@@ -168,6 +168,21 @@ class SkillTest:
             self._path = np.vstack([self._path, path])[-self.kept :]
         return self
 
+    def restart(self) -> Self:
+        """Take the proof back, as if skill had faded: what is to fire again is proven anew.
+
+        Where the test is switched off there is no proof to take back.
+        """
+        fitted(self, "_times")
+        self.restarts_ += 1
+        self._begin()
+        for bet in self._open:
+            bet.stake = 0.0  # what is open is half known: no fair bet of a new test
+        line = [1.0, 1.0, 0.0, nan, float(self.proven_)]
+        self._times = np.append(self._times, self._until)[-self.kept :]
+        self._path = np.vstack([self._path, line])[-self.kept :]
+        return self
+
     def at(self, times: pd.Index) -> pd.DataFrame:
         """What was known at each of N times: the columns of `path_`, ``needed`` for ``settled``."""
         place = np.searchsorted(

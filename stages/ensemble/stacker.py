@@ -1,21 +1,22 @@
 """Stage 3: weigh the members by what their out-of-fold word was worth, and say how surely."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Self
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from stages.base import Attribution, DataError, State, fitted
+from stages.base import ArtifactError, Attribution, DataError, State, fitted
 from stages.ensemble.bank import Bank, Family
 from stages.ensemble.bayesian_softmax import BayesianSoftmax
 from stages.ensemble.edge import certainty, required_edge
 from stages.ensemble.logits import COLUMNS, MemberLogits, Said, refuse_silence
 from stages.ensemble.posterior import Posterior
-from stages.ensemble.ties import Ties, ties
+from stages.ensemble.ties import LOOSE, Ties, ties
+from stages.ensemble.uncertainty import attenuation
 from stages.panel import check_labels, check_panel, last_rows, named, settled
 from stages.signal import SIDES
 
@@ -114,20 +115,20 @@ class BayesianStacker:
         self._choose_contexts(rows)
         said, contexts = self.logits_.read(rows), self._contexts(rows)
         side = y["side"].to_numpy()
-        moved, bar = side != 0, rows.index.get_level_values("time").factorize()[0]
-        members, way = len(self.logits_.members), self._direction(said, contexts)
-        tied = ties(y[moved], side[moved] > 0, said.margins[moved].mean(axis=1))
-        weight = y["weight"].to_numpy(dtype="float64")
-        labels = Labels(way[moved], side[moved] > 0, weight[moved] / tied.effect, bar[moved], tied)
-        self.direction_ = self._bank(_ways(labels, members, self.doubt), tied)
+        moved, members = side != 0, len(self.logits_.members)
+        way = self._direction(said, contexts)
+        self.direction_, directed = self._learnt(
+            Labels(way[moved], side[moved] > 0, y[moved]),
+            said.margins[moved].mean(axis=1),
+            lambda labels: _ways(labels, members, self.doubt),
+        )
         moves = self._moves(said, contexts, self.direction_.margin(_with_one(way)))
-        foreseen = None
-        for _ in range(2):  # what was foreseen is no surprise that labels share: see `ties`
-            shy = ties(y, moved, said.moves.mean(axis=1), foreseen)
-            labels = Labels(moves, moved, weight / shy.effect, bar, shy)
-            self.moves_ = self._bank([_size(labels, members)], shy)
-            foreseen = expit(self.moves_.margin(_with_one(moves)))
-        self.ties_ = {"moves": shy, "direction": tied}
+        self.moves_, sized = self._learnt(
+            Labels(moves, moved, y),
+            said.moves.mean(axis=1),
+            lambda labels: [_size(labels, members)],
+        )
+        self.ties_ = {"moves": sized, "direction": directed}
         return self
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
@@ -241,6 +242,13 @@ class BayesianStacker:
 
     def restore(self, state: State) -> Self:
         values = state.values
+        if "ties" not in values:
+            raise ArtifactError(
+                "the stored stage 3 does not say how its labels are tied",
+                code="SV-F29",
+                why="an earlier version of Sieve made it",
+                cure="train the model again",
+            )
         self.moves_ = Bank.restored(values["moves"])
         self.direction_ = Bank.restored(values["direction"])
         self.logits_ = MemberLogits().restore(values["logits"])
@@ -251,8 +259,20 @@ class BayesianStacker:
         self.ties_ = {name: Ties(*three) for name, three in values["ties"].items()}
         return self
 
-    def _bank(self, families: Sequence[Family], tied: Ties) -> Bank:
-        return Bank(families, (*self.forget, None), tied.shared, tied.persists)
+    def _learnt(
+        self, labels: "Labels", vote: np.ndarray, fit: Callable[["Labels"], list[Family]]
+    ) -> tuple[Bank, Ties]:
+        """Experts of one logit, and how its labels are tied: by what was not foreseen of them.
+
+        What the members foresee, such as spells of volatility, is no surprise that labels share. So
+        labels count in full for a first fit, whose surprises then tell what they count for.
+        """
+        first = replace(ties(labels.y, labels.hit, vote), effect=1.0)
+        believed = fit(replace(labels, ties=first))[-1].posterior.mean
+        foreseen = expit(attenuation(first.shared) * (_with_one(labels.phi) @ believed[0]))
+        tied = ties(labels.y, labels.hit, vote, foreseen)
+        families = fit(replace(labels, ties=tied))
+        return Bank(families, (*self.forget, None), tied.shared, tied.persists), tied
 
     def _weights(self, y: pd.DataFrame) -> dict[str, np.ndarray]:
         weight = y["weight"].to_numpy(dtype="float64")
@@ -306,13 +326,16 @@ def _sided(margins: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Labels:
-    """What one logit learns from: features (n, d), hits, weights, bars, and how they are tied."""
+    """What one logit learns from: features (n, d), hits, the labels they are of, and their ties."""
 
     phi: np.ndarray
     hit: np.ndarray
-    weight: np.ndarray
-    bar: np.ndarray
-    ties: Ties
+    y: pd.DataFrame
+    ties: Ties = LOOSE
+
+    @property
+    def weight(self) -> np.ndarray:
+        return self.y["weight"].to_numpy(dtype="float64") / self.ties.effect
 
 
 def _size(labels: Labels, members: int) -> Family:
@@ -349,7 +372,8 @@ def _logit(
         intercept_variance=intercept,
         shared=labels.ties.shared * labels.ties.persists,
     )
-    return model.fit(labels.phi, labels.hit, labels.weight, groups=labels.bar)
+    bar = labels.y.index.get_level_values("time").factorize()[0]
+    return model.fit(labels.phi, labels.hit, labels.weight, groups=bar)
 
 
 def _family(share: float, model: BayesianSoftmax) -> Family:

@@ -7,8 +7,9 @@ import pandas as pd
 from scipy.stats import chi2
 
 BLOCK = 20  # bars: a trading month
+BLOCKS = 15  # fewer tell no variance: a short history is cut into shorter ones
 SPANNED = 0.95  # share of the labels whose span a block has to cover
-UNSURE = 0.1  # chance that a variance of few blocks is larger than what it is taken for
+UNSURE = 0.25  # chance that a variance of few blocks is larger than what it is taken for
 TINY = 1e-300
 
 
@@ -29,6 +30,9 @@ class Ties:
     shared: float
     persists: float
     effect: float
+
+
+LOOSE = Ties(0.0, 1.0, 1.0)
 
 
 def ties(
@@ -57,8 +61,9 @@ def ties(
     foreseen : float64 ndarray of shape (n,), optional
         Odds of `hit`; the rate of all labels by default.
     block : int, default=20
-        Least bars of a block, at least four label spans (the longest but for one in twenty: a halt
-        stretches a few); surprises of different blocks count as independent.
+        Bars of a block: fewer where that would leave fewer than 15, but at least four label spans
+        (the longest but for one in twenty: a halt stretches a few). Surprises of different blocks
+        count as independent.
 
     References
     ----------
@@ -70,7 +75,7 @@ def ties(
     bar, times = y.index.get_level_values("time").factorize(sort=True)
     asset, assets = y.index.get_level_values("asset").factorize()
     span = int(np.ceil(np.quantile(times.searchsorted(y["end"]) - bar, SPANNED)))
-    length = min(max(block, 4 * span), len(times))
+    length = min(max(min(block, len(times) // BLOCKS), 4 * span, 1), len(times))
     odds = np.full(len(y), np.average(hit, weights=weight)) if foreseen is None else foreseen
 
     def cells(values: np.ndarray) -> np.ndarray:

@@ -132,7 +132,7 @@ def _claims(runs: dict[str, Runs]) -> Iterable[list[str]]:
     if "gated" in runs:
         text = "`gated`: accuracy that stage 3 adds where only the context sees the regime"
         yield _claim(text, _added(runs["gated"], 3), 0.02)
-    for name in (name for name in PLANTED if name in runs):
+    for name in (name for name in runs if ROWS[name][0] in PLANTED):
         yield from _of_screen(name, runs[name])
     if "tabular SNR 2" in runs:
         yield from _of_members(runs["tabular SNR 2"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from stages.base import State
+from stages.base import ArtifactError, State
 from stages.ensemble.bayesian_softmax import BayesianSoftmax
 from stages.ensemble.posterior import Posterior, assimilate, assimilate_group, laplace
 from stages.ensemble.stacker import BayesianStacker
@@ -289,6 +289,13 @@ def test_updates_take_labels_as_the_fit_did(make):
     for one in (stage, again):
         one.update(panel, late)
     pd.testing.assert_frame_equal(again.predict(panel), stage.predict(panel))
+
+
+def test_a_stage_of_before_is_refused(scored):
+    values = BayesianStacker().fit(*scored).state().values
+    del values["ties"]
+    with pytest.raises(ArtifactError, match="how its labels are tied"):
+        BayesianStacker().restore(State(values))
 
 
 def test_odds_of_a_bar_to_come_allow_for_its_surprise():
