@@ -15,6 +15,7 @@ Columns of a panel, by name:
 """
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from inspect import signature
 from typing import Any, TypeVar, cast
 
@@ -276,6 +277,7 @@ def warms_up(bars: Callable[..., int]) -> Callable[[Rule], Rule]:
     return declare
 
 
+@lru_cache(maxsize=4096)  # a signature takes longer to read than many features to compute
 def warmup(function: Callable[..., np.ndarray]) -> int:
     """Declared number of NaN with which the values of a function, or its partial, begin."""
     declared: Any = getattr(function, "func", function)  # a partial holds its function in func

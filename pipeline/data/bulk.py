@@ -20,7 +20,8 @@ from pipeline.data.intake import Intake
 from pipeline.files import replace_atomic
 from stages.base import DataError, State
 from stages.features.build import FeatureSet, joined
-from stages.features.rows import Rows, across_assets, bound, level_of, reads, sector_numbers
+from stages.features.functions import across_assets, bound, reads
+from stages.features.rows import Rows, level_of, sector_numbers
 from stages.panel import asset_starts, warmup
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,14 @@
 import numpy as np
 
 from stages.features import trend
-from stages.features.kernels import log_ratio, ratio, shifted, window_mean, window_sum
+from stages.features.kernels import (
+    change,
+    log_ratio,
+    ratio,
+    shifted,
+    window_mean,
+    window_sum,
+)
 from stages.features.line import window_fit, window_slope, window_weighted_mean
 from stages.features.trend import exponential, ordered
 from stages.panel import warms_up
@@ -54,7 +61,12 @@ def simple_average_cross(close: np.ndarray, fast: int = 50, slow: int = 200) -> 
 
 @warms_up(lambda bars, **_: bars - 1)
 def slope(close: np.ndarray, bars: int = 20) -> np.ndarray:
-    """Slope of the least-squares line through the log closes, fraction per bar: shape (T,)."""
+    """Slope of the least-squares line through the log closes, fraction per bar: shape (T,).
+
+    References
+    ----------
+    TA-Lib's LINEARREG_SLOPE, of logarithms.
+    """
     return window_slope(log_ratio(close, np.ones_like(close)), bars)
 
 
@@ -63,6 +75,10 @@ def straightness(close: np.ndarray, bars: int = 60) -> np.ndarray:
     """Share of the variance of the log closes that their line explains: [0, 1], shape (T,).
 
     NaN for a price that stands still. `slope` says which way the line goes.
+
+    References
+    ----------
+    Chande & Kroll (1994), "The New Technical Trader": r squared of the regression line.
     """
     return window_fit(log_ratio(close, np.ones_like(close)), bars)
 
@@ -95,7 +111,12 @@ def percentage_oscillator(close: np.ndarray, fast: int = 12, slow: int = 26) -> 
 def percentage_histogram(
     close: np.ndarray, fast: int = 12, slow: int = 26, signal: int = 9
 ) -> np.ndarray:
-    """PPO less its own exponential average over `signal` bars, percent: shape (T,)."""
+    """PPO less its own exponential average over `signal` bars, percent: shape (T,).
+
+    References
+    ----------
+    Appel (2005), "Technical Analysis: Power Tools for Active Investors", ch. 8.
+    """
     line = percentage_oscillator(close, fast, slow)
     return line - exponential(line, signal)
 
@@ -108,7 +129,7 @@ def efficiency(close: np.ndarray, bars: int = 20) -> np.ndarray:
     ----------
     Kaufman (1995), "Smarter Trading", ch. 7: the efficiency ratio.
     """
-    path = window_sum(np.abs(close - shifted(close, 1)), bars)
+    path = window_sum(np.abs(change(close)), bars)
     return ratio(close - shifted(close, bars), path)
 
 

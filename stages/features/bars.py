@@ -176,7 +176,7 @@ def _reduce(add: np.ufunc, x: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return add.reduceat(x, starts) if len(starts) else np.empty(0)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _full(amount: np.ndarray, last: np.ndarray, size: float) -> np.ndarray:
     """Ticks at which an instant ends and what has come since the bar before reaches `size`."""
     ends = np.empty(len(amount), np.int64)

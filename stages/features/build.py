@@ -7,10 +7,12 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
 from stages.base import DataError, State
-from stages.features.rows import Rows, across_assets, forgets, reads
+from stages.features.columns import Columns
+from stages.features.feeds import find_market, unfed
+from stages.features.functions import across_assets, forgets, reads
+from stages.features.rows import Rows
 from stages.panel import age, check_panel, warmup
 
 log = logging.getLogger(__name__)
@@ -123,13 +125,15 @@ class FeatureSet:
         read = {column for _, f in self.functions() for column in reads(f).values()}
         return [str(name) for name in bars.columns if name in read]
 
-    def build(self, bars: pd.DataFrame) -> pd.DataFrame:
+    def build(self, bars: pd.DataFrame, threads: int = 1) -> pd.DataFrame:
         """Return `bars` with the columns of every feature, rule and context they can feed.
 
         Parameters
         ----------
         bars : DataFrame of shape (N, ...)
             A panel of bars, see `stages.panel`.
+        threads : int >= 1, default=1
+            Assets that are computed at a time: the same bits.
 
         Returns
         -------
@@ -141,13 +145,14 @@ class FeatureSet:
         DataError
             If the bars lack what `fit` had, feed nothing, or a column comes out infinite.
         """
-        return joined(bars, self.table(bars))
+        return joined(bars, self.table(bars, threads=threads))
 
     def table(
         self,
         bars: pd.DataFrame,
         rows: np.ndarray | None = None,
         given: Mapping[str, np.ndarray] | None = None,
+        threads: int = 1,
     ) -> pd.DataFrame:
         """The columns that `build` adds.
 
@@ -159,12 +164,15 @@ class FeatureSet:
             computed than they look back on.
         given : mapping of str to float64 ndarray of shape (N,), optional
             Columns that were computed elsewhere: across assets of which `bars` hold a part.
+        threads : int >= 1, default=1
 
         Returns
         -------
         DataFrame of shape (N, F), or of shape (rows.sum(), F)
         """
-        return self._made(bars, "float32", rows, given)
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        return self._made(bars, "float32", rows, given, threads)
 
     @property
     def extends(self) -> bool:
@@ -191,38 +199,23 @@ class FeatureSet:
         dtype: str,
         newest: np.ndarray | None,
         given: Mapping[str, np.ndarray] | None,
+        threads: int = 1,
     ) -> pd.DataFrame:
-        given = given or {}
         rows, _, wanted = self._prepare(bars)
-        read = {column for f in wanted.values() for column in reads(f).values()}
+        known, index = dict(given or {}), bars.index
         compared = any(across_assets(f) for f in wanted.values())
         covered = self._covered(rows) if compared else np.ones(len(bars), bool)
-        index = bars.index
         if newest is not None:
             bars_of = self.warmups
             kept = rows.back(newest, max(bars_of[name] for name in wanted))
-            whole, rows = rows, rows.of_rows(kept)
+            known = {n: rows.run(f)[kept] for n, f in wanted.items() if not forgets(f)} | known
+            rows = rows.of_rows(kept)
             covered, newest, index = covered[kept], newest[kept], index[kept]
+        names = [name for name in wanted if name not in self.hidden]
         # whole columns are written: column-major, else this costs several times as much
-        hidden = self.hidden
-        names = [name for name in wanted if name not in hidden]
         table = np.empty((len(index), len(names)), dtype, order="F")
-        for name, function in wanted.items():
-            family, _, short = name.partition(".")
-            if name in hidden and short not in read:
-                continue
-            if name in given:
-                values = given[name]
-            elif newest is None or forgets(function):
-                values = rows.run(function)
-            else:
-                values = whole.run(function)[kept]
-            if across_assets(function) and name not in given:
-                values = np.where(covered, values, np.nan)
-            if family == "feature" and short in read:
-                rows.columns.setdefault(short, values)
-            if name not in hidden and _stored(values, table[:, names.index(name)]):
-                finite(name, values, index, dtype)
+        places = {name: number for number, name in enumerate(names)}
+        Columns(rows, wanted, table, places, covered, known, threads).fill()
         if newest is not None:
             table, index = table[newest], index[newest]
         return pd.DataFrame(table, index, names, copy=False)
@@ -270,8 +263,8 @@ class FeatureSet:
         """The bars as arrays, where their market comes from, and the functions they can feed."""
         read = {column for _, f in self.functions() for column in reads(f).values()}
         rows = Rows.of(check_panel(bars), read | {"close"})  # of which a market can be made
-        market = self._find_market(rows)
-        left_out = self._left_out(rows)
+        market = find_market(rows, getattr(self, "market_", None), self.reads_market)
+        left_out = unfed(dict(self.functions()), rows, getattr(self, "built_", None))
         self._say(left_out, market)
         wanted = {name: f for name, f in self.functions() if name not in left_out}
         if not any(name.startswith("feature.") for name in wanted):
@@ -283,54 +276,6 @@ class FeatureSet:
                 cure="map the columns with data.columns",
             )
         return rows, market, wanted
-
-    def _find_market(self, rows: Rows) -> str:
-        """Put a market beside the bars if there is none, and say where it comes from."""
-        trained = getattr(self, "market_", None)
-        if "market" in rows.columns and trained != "equal weight":
-            return "given"
-        if trained == "given":
-            raise DataError(
-                "the bars have no market column, which the features were trained with",
-                code="SV-F20",
-                where=f"columns read: {sorted(rows.columns)}",
-                why="another index in its place would change every market feature",
-                cure="bring the market: data.market=ASSET or data.columns.market=COLUMN",
-            )
-        made = trained == "equal weight" or (trained is None and len(rows.assets) > 1)
-        if made and "close" in rows.columns:
-            if self.reads_market:
-                rows.columns["market"] = rows.equal_weight()
-            return "equal weight"
-        rows.columns.pop("market", None)
-        return "absent"
-
-    def _left_out(self, rows: Rows) -> dict[str, str]:
-        """Columns that cannot be built, each with its reason."""
-        left_out: dict[str, str] = {}
-        known = set(rows.columns)
-        trained = getattr(self, "built_", None)
-        for name, function in self.functions():
-            missing = [c for c in reads(function).values() if c not in known]
-            if missing:
-                left_out[name] = f"the bars have no {', '.join(missing)}"
-            elif across_assets(function) and len(rows.assets) < 2 and trained is None:
-                left_out[name] = "a cross-section needs at least two assets"
-            elif name.startswith("feature."):
-                known.add(name.removeprefix("feature."))
-        if trained is None:
-            return left_out
-        gone = {name: left_out[name] for name in trained if name in left_out}
-        if gone:
-            name, reason = next(iter(gone.items()))
-            raise DataError(
-                f"{name} was trained and cannot be built: {reason}",
-                code="SV-F20",
-                where=f"{len(gone)} columns: {', '.join(list(gone)[:8])}",
-                cure="bring the columns that the training bars had, or train on these",
-            )
-        new = [n for n, _ in self.functions() if n not in trained and n not in left_out]
-        return left_out | dict.fromkeys(new, "the training bars did not have it")
 
     def _covered(self, rows: Rows) -> np.ndarray:
         trained = getattr(self, "universe_", None)
@@ -352,33 +297,6 @@ class FeatureSet:
                 log.info(line)
         self._said |= set(lines)
         self.left_out_ = left_out
-
-
-@njit(cache=True)
-def _stored(values: np.ndarray, column: np.ndarray) -> int:
-    """Write the values into a column of the table; how many are infinite there."""
-    endless = 0
-    for i in range(len(values)):
-        column[i] = values[i]
-        endless += abs(column[i]) == np.inf
-    return endless
-
-
-def finite(name: str, values: np.ndarray, index: pd.Index, dtype: str = "float32") -> np.ndarray:
-    """Cast; an infinity is a fault of the function, not a missing value."""
-    with np.errstate(over="ignore"):  # what does not fit in float32 becomes inf, found below
-        out = values.astype(dtype)
-    endless = np.isinf(out)
-    if endless.any():
-        row = int(endless.argmax())
-        raise DataError(
-            f"{name} is infinite for {index[row][0]} at {index[row][1]}: {values[row]}",
-            code="SV-F12",
-            where=f"{endless.sum()} rows",
-            why="LightGBM reads infinity, XGBoost refuses it",
-            cure="return NaN where the value is not defined (stages.features.kernels.ratio)",
-        )
-    return out
 
 
 def joined(bars: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:

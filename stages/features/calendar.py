@@ -7,6 +7,7 @@ each takes a sine and a cosine: December is as near to January as June is to Jul
 
 import numpy as np
 
+from stages.features.shared import shared
 from stages.panel import warms_up
 
 THURSDAY = 3  # 1970-01-01, with Monday 0
@@ -72,12 +73,14 @@ def _weekday(session_day: np.ndarray) -> np.ndarray:
     return (session_day + THURSDAY) % 7
 
 
+@shared
 def _place(session_day: np.ndarray, unit: str) -> np.ndarray:
     day, start, stop = _within(session_day, unit)
     share = (day - start) / (stop - start)
     return np.where(np.isfinite(session_day), share, np.nan)
 
 
+@shared
 def _within(session_day: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Day, first day of its month or year, and first day of the next one, as day numbers."""
     low = np.fmin.reduce(session_day, axis=None, initial=np.inf)

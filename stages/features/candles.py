@@ -3,7 +3,14 @@
 import numpy as np
 
 from stages.features.kernels import ratio, shifted, window_sum
+from stages.features.shared import shared
 from stages.panel import warms_up
+
+
+@shared
+def typical_price(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
+    """Mean of high, low and close, in the asset's currency: shape (T,)."""
+    return (high + low + close) / 3
 
 
 @warms_up(lambda bars, **_: bars - 1)

@@ -13,6 +13,7 @@ from stages.features.kernels import (
 )
 from stages.features.market import beta
 from stages.features.returns import log_return
+from stages.features.shared import shared
 from stages.panel import warms_up
 
 
@@ -100,13 +101,14 @@ def coskewness(close: np.ndarray, market: np.ndarray, bars: int = 120) -> np.nda
     return ratio(product, scale * ((bars - 1) / bars) ** 1.5)
 
 
+@shared
 def _pair(close: np.ndarray, market: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns of the market and of the asset, both unknown where one is."""
     common, move = log_return(market), log_return(close)
     return checked(common + 0.0 * move, 1), checked(move + 0.0 * common, 1)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _slope_below(
     x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, bars: int, step: int
 ) -> np.ndarray:
@@ -141,7 +143,7 @@ def _slope_below(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _squared_product(
     x: np.ndarray, mean_x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, bars: int, step: int
 ) -> np.ndarray:

@@ -34,7 +34,8 @@ def rank(of: np.ndarray) -> np.ndarray:
         What to rank; in yaml the name of a bar column or of a feature listed above. Ties share
         their mean rank. A time with fewer than two values has no ranks.
     """
-    return _ranks(np.require(of, "float64", ["C", "W"]))
+    known = np.where(np.isfinite(of), of, np.nan)
+    return _ranks(known, np.argsort(known, axis=1))  # NaN come last
 
 
 def ranks(of: Sequence[str]) -> dict[str, partial[np.ndarray]]:
@@ -120,22 +121,23 @@ def total_across(of: np.ndarray) -> np.ndarray:
     return np.add.accumulate(of, axis=1)[:, -1:] if of.shape[1] else of.sum(axis=1, keepdims=True)
 
 
-@njit(cache=True)
-def _ranks(of: np.ndarray) -> np.ndarray:
+@njit(cache=True, nogil=True)
+def _ranks(of: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Ranks of each row, whose ascending order is given; ties share their mean."""
     out = np.full(of.shape, np.nan)
     for t in range(len(of)):
-        known = np.flatnonzero(np.isfinite(of[t]))
-        count = len(known)
+        values, places = of[t], order[t]
+        count = 0
+        while count < len(places) and values[places[count]] == values[places[count]]:
+            count += 1
         if count < 2:
             continue
-        values = of[t][known]
-        order = np.argsort(values)
         first = 0
         while first < count:
             last = first  # of the values that tie
-            while last + 1 < count and values[order[last + 1]] == values[order[first]]:
+            while last + 1 < count and values[places[last + 1]] == values[places[first]]:
                 last += 1
             for k in range(first, last + 1):
-                out[t, known[order[k]]] = (0.5 * (first + last) + 0.5) / count - 0.5
+                out[t, places[k]] = (0.5 * (first + last) + 0.5) / count - 0.5
             first = last + 1
     return out

@@ -190,7 +190,7 @@ def is_feature(name: str) -> bool:
     return name.startswith("feature.")
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _counted(x: np.ndarray) -> tuple[int, int, float, float]:
     """How many are NaN, how many infinite, and the smallest and largest of the others."""
     missing, infinite, low, high = 0, 0, np.inf, -np.inf

@@ -3,6 +3,7 @@
 import numpy as np
 
 from stages.features import trend
+from stages.features.candles import typical_price
 from stages.features.kernels import (
     log_ratio,
     ratio,
@@ -16,6 +17,7 @@ from stages.features.kernels import (
 from stages.features.line import window_slope
 from stages.features.order import window_quantile
 from stages.features.returns import log_return
+from stages.features.shared import shared
 from stages.features.trend import ordered
 from stages.panel import warms_up
 
@@ -77,7 +79,7 @@ def distance_to_vwap(
     Berkowitz, Logue & Noser (1988), "The Total Cost of Transactions on the NYSE", J. Finance
     43(1).
     """
-    typical = (high + low + close) / 3
+    typical = typical_price(high, low, close)
     paid = ratio(window_sum(typical * volume, bars), window_sum(volume + 0.0 * typical, bars))
     return log_ratio(close, paid)
 
@@ -149,6 +151,7 @@ def money_trend(
     return log_ratio(window_mean(money, fast), window_mean(money, slow))
 
 
+@shared
 def _accumulation(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
 ) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base import DataError, State
-from stages.features.build import finite
+from stages.features.columns import finite
 from stages.panel import check_panel, named
 
 

@@ -18,13 +18,13 @@ NEAR = 1e-6  # of its mean: a spread below it is found in two passes over the wi
 FEW = 4  # bars, up to which the halves of each window are added up on their own
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def sums(x: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Sum of each window."""
     return _decayed(x, 1.0, bars, step)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def smooth_evenly(x: np.ndarray, speed: float, bars: int, step: int) -> np.ndarray:
     """Exponential average of each window at one speed, with weights that sum to 1."""
     out, weight = _decayed(x, 1.0 - speed, bars, step), 0.0
@@ -36,7 +36,7 @@ def smooth_evenly(x: np.ndarray, speed: float, bars: int, step: int) -> np.ndarr
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def deviations(x: np.ndarray, bars: int, step: int, flat: float) -> np.ndarray:
     """Standard deviation of each window, 0 where it stands still within rounding."""
     mean, out = _squares(x, bars, step)
@@ -49,7 +49,7 @@ def deviations(x: np.ndarray, bars: int, step: int, flat: float) -> np.ndarray:
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def comoments(x: np.ndarray, y: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Sum of the products of the distances from both means of the window."""
     out = np.full(len(x), np.nan)
@@ -82,7 +82,7 @@ def comoments(x: np.ndarray, y: np.ndarray, bars: int, step: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _decayed(x: np.ndarray, decay: float, bars: int, step: int) -> np.ndarray:
     """Sum of each window, each bar times `decay` to the power of its age."""
     out = np.full(len(x), np.nan)
@@ -114,22 +114,28 @@ def _decayed(x: np.ndarray, decay: float, bars: int, step: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _halve(x: np.ndarray, part: np.ndarray, decay: float, size: int, rows: int, step: int) -> None:
     """The sums of `size` bars of the first `rows` rows, by halves: into the front of `part`."""
-    for k in range(size):
-        part[k * rows : (k + 1) * rows] = x[k * step : k * step + rows]
-    factor = decay
+    if size == 1:
+        part[:rows] = x[:rows]
+        return
+    factor, now, apart = decay, x, step
     while size > 1:
         size //= 2
         for k in range(size):
-            older, newer = part[2 * k * rows :], part[(2 * k + 1) * rows :]
-            for i in range(rows):
-                part[k * rows + i] = factor * older[i] + newer[i]
-        factor *= factor
+            to, at = k * rows, 2 * k * apart
+            if rows <= FEW:  # a slice costs more than the few numbers in it
+                for i in range(rows):
+                    part[to + i] = factor * now[at + i] + now[at + apart + i]
+            else:
+                older, newer, out = now[at:], now[at + apart :], part[to:]
+                for i in range(rows):
+                    out[i] = factor * older[i] + newer[i]
+        factor, now, apart = factor * factor, part, rows
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _squares(x: np.ndarray, bars: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean of each window, and the sum of the squared distances from it."""
     out = np.full(len(x), np.nan), np.full(len(x), np.nan)
@@ -162,7 +168,7 @@ def _squares(x: np.ndarray, bars: int, step: int) -> tuple[np.ndarray, np.ndarra
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _squares_of_one(x: np.ndarray, at: int, bars: int, step: int) -> float:
     """Sum of the squared distances from the mean of the window that ends `at`, in two passes."""
     total, out = 0.0, 0.0
@@ -177,7 +183,7 @@ def _squares_of_one(x: np.ndarray, at: int, bars: int, step: int) -> float:
 # below, what is held is a mean and squares, or two means and products
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _absorb_squares(made, block, before, size):  # type: ignore[no-untyped-def]
     """Merge `size` bars into the `before` that are newer, or older; the first are taken over."""
     a, b, now, of = made[0], made[1], block[0], block[1]
@@ -192,7 +198,7 @@ def _absorb_squares(made, block, before, size):  # type: ignore[no-untyped-def]
             b[i] += of[i] + right * right * weight
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _double_squares(x, held, other, size, rows, step):  # type: ignore[no-untyped-def]
     """Mean and squares of twice as many bars, `rows` of them; and the room of the old ones."""
     if size == 1:
@@ -207,7 +213,7 @@ def _double_squares(x, held, other, size, rows, step):  # type: ignore[no-untype
     return other, held
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _pair_squares(x, newer, mean, square, rows):  # type: ignore[no-untyped-def]
     for i in range(rows):
         right = newer[i] - x[i]
@@ -215,13 +221,19 @@ def _pair_squares(x, newer, mean, square, rows):  # type: ignore[no-untyped-def]
         square[i] = right * right * 0.5
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _halve_squares(x, held, size, rows, step):  # type: ignore[no-untyped-def]
     """As `_halve`, of two bars or more."""
     p, q = held
     for k in range(size // 2):
-        older, newer = x[2 * k * step :], x[(2 * k + 1) * step :]
-        _pair_squares(older, newer, p[k * rows :], q[k * rows :], rows)
+        to, at = k * rows, 2 * k * step
+        if rows > FEW:
+            _pair_squares(x[at:], x[at + step :], p[to:], q[to:], rows)
+            continue
+        for i in range(rows):  # a slice costs more than the few numbers in it
+            right = x[at + step + i] - x[at + i]
+            p[to + i] = 0.5 * (x[at + i] + x[at + step + i])
+            q[to + i] = right * right * 0.5
     size, weight = size // 2, 1.0
     while size > 1:
         size //= 2
@@ -235,7 +247,7 @@ def _halve_squares(x, held, size, rows, step):  # type: ignore[no-untyped-def]
         weight *= 2.0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _absorb_products(made, block, before, size):  # type: ignore[no-untyped-def]
     """As `_absorb_squares`."""
     a, b, c = made
@@ -252,11 +264,11 @@ def _absorb_products(made, block, before, size):  # type: ignore[no-untyped-def]
             c[i] += of[i] + right * up * weight
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _double_products(x, y, held, other, size, rows, step):  # type: ignore[no-untyped-def]
     """As `_double_squares`."""
     if size == 1:
-        _pair_products(x, y, held, 0, rows, step)
+        _pair_products(x, y, held, rows, step)
         return held, other
     p, q, r = held
     n, weight = size * step, 0.5 * size
@@ -270,10 +282,10 @@ def _double_products(x, y, held, other, size, rows, step):  # type: ignore[no-un
     return other, held
 
 
-@njit(cache=True)
-def _pair_products(x, y, held, to, rows, step):  # type: ignore[no-untyped-def]
-    """Means and product of two bars, from `to` on."""
-    p, q, r = held[0][to:], held[1][to:], held[2][to:]
+@njit(cache=True, nogil=True)
+def _pair_products(x, y, held, rows, step):  # type: ignore[no-untyped-def]
+    """Means and product of two bars."""
+    p, q, r = held
     x_newer, y_newer = x[step:], y[step:]
     for i in range(rows):
         right, up = x_newer[i] - x[i], y_newer[i] - y[i]
@@ -281,13 +293,21 @@ def _pair_products(x, y, held, to, rows, step):  # type: ignore[no-untyped-def]
         r[i] = right * up * 0.5
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _halve_products(x, y, held, size, rows, step):  # type: ignore[no-untyped-def]
     """As `_halve`, of two bars or more."""
     p, q, r = held
     for k in range(size // 2):
-        older = 2 * k * step
-        _pair_products(x[older:], y[older:], held, k * rows, rows, step)
+        to, at = k * rows, 2 * k * step
+        if rows > FEW:
+            made = p[to:], q[to:], r[to:]
+            _pair_products(x[at:], y[at:], made, rows, step)
+            continue
+        for i in range(rows):
+            right, up = x[at + step + i] - x[at + i], y[at + step + i] - y[at + i]
+            p[to + i] = 0.5 * (x[at + i] + x[at + step + i])
+            q[to + i] = 0.5 * (y[at + i] + y[at + step + i])
+            r[to + i] = right * up * 0.5
     size, weight = size // 2, 1.0
     while size > 1:
         size //= 2

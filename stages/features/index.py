@@ -6,6 +6,8 @@ import numpy as np
 
 from stages.features.kernels import log_ratio
 
+MARKET = "market"  # its column
+
 
 class EqualWeight:
     """Level of the index, its last values, and which assets have followed it without a gap.

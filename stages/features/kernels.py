@@ -11,19 +11,23 @@ bits that the column gives alone: a stream of bars works on the last bars of man
 import numpy as np
 
 from stages.features import halves, loops
+from stages.features.shared import owner, shared
 
 
+@shared
 def window_mean(x: np.ndarray, bars: int) -> np.ndarray:
     """Mean of the window."""
     return window_sum(x, bars) / bars
 
 
+@shared
 def window_sum(x: np.ndarray, bars: int) -> np.ndarray:
     """Sum of the window."""
     x = checked(x, bars)
     return _shaped(halves.sums(_flat(x), bars, beside(x)), x)
 
 
+@shared
 def window_sd(x: np.ndarray, bars: int) -> np.ndarray:
     """Standard deviation of the window (divisor `bars` - 1); exactly 0 where it stands still."""
     if bars < 2:
@@ -43,6 +47,7 @@ def window_moment(x: np.ndarray, mean: np.ndarray, bars: int, power: int) -> np.
     return _shaped(total, x) / bars
 
 
+@shared
 def window_covariance(x: np.ndarray, y: np.ndarray, bars: int) -> np.ndarray:
     """Covariance of two series over the window (divisor `bars`)."""
     x, y = checked(x, bars), checked(y, bars)
@@ -66,6 +71,7 @@ def window_share_below(x: np.ndarray, bars: int) -> np.ndarray:
     return _shaped(loops.shares(_flat(x), bars, beside(x)), x)
 
 
+@shared
 def smoothed(x: np.ndarray, speed: float | np.ndarray, bars: int) -> np.ndarray:
     """Exponential average over exactly `bars` bars, weights normalised to sum to 1.
 
@@ -96,6 +102,11 @@ def shifted(x: np.ndarray, bars: int) -> np.ndarray:
     out[:bars] = np.nan
     out[bars:] = x[: max(len(x) - bars, 0)]
     return out
+
+
+def change(x: np.ndarray, bars: int = 1) -> np.ndarray:
+    """What it moved by in `bars` bars, NaN where there is no bar before."""
+    return x - shifted(x, bars)
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -129,8 +140,11 @@ def checked(x: np.ndarray, bars: int) -> np.ndarray:
     """`x` as kernels take it: float64, contiguous and writeable; refuses an empty window."""
     if bars < 1:
         raise ValueError(f"a window needs at least 1 bar, got {bars}")
-    if type(x) is np.ndarray and x.dtype.char == "d" and x.flags.carray:
-        return x  # sooner than np.require says the same
+    if type(x) is np.ndarray and x.dtype.char == "d":
+        if x.flags.carray:
+            return x  # sooner than np.require says the same
+        if (own := owner(x)) is not None:
+            return own
     # pandas 3 hands out read-only arrays, for which numba would compile each kernel again
     return np.require(x, "float64", ["C", "W"])
 

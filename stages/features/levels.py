@@ -30,7 +30,13 @@ def distance_to_support(low: np.ndarray, close: np.ndarray, bars: int = 20) -> n
 
 @warms_up(lambda bars, **_: bars)
 def distance_to_resistance(high: np.ndarray, close: np.ndarray, bars: int = 20) -> np.ndarray:
-    """Log distance of the close from the highest high of the `bars` bars before this: (T,)."""
+    """Log distance of the close from the highest high of the `bars` bars before this: (T,).
+
+    References
+    ----------
+    Osler (2000), "Support for Resistance: Technical Analysis and Intraday Exchange Rates",
+    FRBNY Economic Policy Review 6(2).
+    """
     return log_ratio(close, shifted(window_max(high, bars), 1))
 
 
@@ -88,7 +94,7 @@ def within_bars(open: np.ndarray, close: np.ndarray, bars: int = 20) -> np.ndarr
     return window_sum(log_ratio(close, open), bars)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _holding(
     low: np.ndarray, high: np.ndarray, close: np.ndarray, bars: int, step: int
 ) -> np.ndarray:

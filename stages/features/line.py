@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from stages.features.kernels import beside, checked, ratio, window_mean, window_sd
+from stages.features.shared import shared
 
 
 def window_slope(x: np.ndarray, bars: int) -> np.ndarray:
@@ -32,6 +33,7 @@ def window_weighted_mean(x: np.ndarray, bars: int) -> np.ndarray:
     return window_mean(x, bars) + _along_line(x, bars) / (bars * (bars + 1) / 2)
 
 
+@shared
 def _along_line(x: np.ndarray, bars: int) -> np.ndarray:
     if bars < 2:
         raise ValueError(f"a line needs 2 bars, got {bars}")
@@ -45,7 +47,7 @@ def _spread(bars: int) -> float:
     return bars * (bars**2 - 1) / 12
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _along(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Sum over the window of (place - mean place) (x - mean of the window)."""
     out = np.full(len(x), np.nan)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from stages.features.kernels import (
+    change,
     log_ratio,
     shifted,
     window_covariance,
@@ -59,5 +60,5 @@ def standing(close: np.ndarray, bars: int = 60) -> np.ndarray:
     Lesmond, Ogden & Trzcinka (1999), "A New Estimate of Transaction Costs", Review of Financial
     Studies 12(5).
     """
-    move = close - shifted(close, 1)
+    move = change(close)
     return window_mean(np.where(move == 0, 1.0, 0.0 * move), bars)

@@ -12,7 +12,7 @@ from numba import njit
 FLAT = 1e-12  # a spread below this share of the level is rounding: the window stands still
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """X / y, NaN where y is 0."""
     out = np.empty(len(top))
@@ -21,7 +21,7 @@ def quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def positive_quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """X / y, NaN unless both are above 0."""
     out = np.empty(len(top))
@@ -32,7 +32,7 @@ def positive_quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def squares(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Sum of the squared distances from the mean of the row."""
     out = np.full(len(x), np.nan)
@@ -53,7 +53,7 @@ def squares(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def moments(x: np.ndarray, mean: np.ndarray, bars: int, power: int, step: int) -> np.ndarray:
     """Sum of the distances from the mean of the row to a power: absolute for 1."""
     out = np.full(len(x), np.nan)
@@ -77,7 +77,7 @@ def moments(x: np.ndarray, mean: np.ndarray, bars: int, power: int, step: int) -
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def maxima(x: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Largest of 1, 2, 4 … bars, each of two halves; then of two such spans that overlap."""
     out = np.full(len(x), np.nan)
@@ -92,7 +92,7 @@ def maxima(x: np.ndarray, bars: int, step: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _larger(x: np.ndarray, apart: int) -> np.ndarray:
     """The larger of each number and the one `apart` later, NaN if either is."""
     rows = len(x) - apart
@@ -103,7 +103,7 @@ def _larger(x: np.ndarray, apart: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def shares(x: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Share of the window below the newest value, ties half."""
     out = np.full(len(x), np.nan)
@@ -122,7 +122,7 @@ def shares(x: np.ndarray, bars: int, step: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def smooth(x: np.ndarray, speed: np.ndarray, bars: int, step: int) -> np.ndarray:
     """Exponential average of each window, each bar with its own speed."""
     out = np.full(len(x), np.nan)

@@ -10,13 +10,20 @@ from stages.features.kernels import (
     window_sum,
 )
 from stages.features.returns import log_return
+from stages.features.shared import shared
 from stages.features.volatility import realised_volatility
 from stages.panel import warms_up
 
 
 @warms_up(lambda bars, **_: bars)
+@shared
 def beta(close: np.ndarray, market: np.ndarray, bars: int = 60) -> np.ndarray:
-    """Slope of the asset's one-bar log returns on the market's, last `bars` bars: shape (T,)."""
+    """Slope of the asset's one-bar log returns on the market's, last `bars` bars: shape (T,).
+
+    References
+    ----------
+    Sharpe (1964), "Capital Asset Prices", J. Finance 19(3).
+    """
     own, common = log_return(close), log_return(market)
     variance = window_sd(common, bars) ** 2 * ((bars - 1) / bars)
     return ratio(window_covariance(own, common, bars), variance)

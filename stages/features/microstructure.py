@@ -12,6 +12,7 @@ Columns beside those of bars, as `stages.features.bars` makes them:
 import numpy as np
 
 from stages.features.kernels import log_ratio, ratio, shifted, window_mean, window_sum
+from stages.features.shared import shared
 from stages.panel import warms_up
 
 # quotes
@@ -38,6 +39,7 @@ def spread_beside_usual(bid: np.ndarray, ask: np.ndarray, bars: int = 60) -> np.
 
 
 @warms_up(lambda **_: 0)
+@shared
 def mid(bid: np.ndarray, ask: np.ndarray) -> np.ndarray:
     """Middle of bid and ask, in units of the price: shape (T,)."""
     bid, ask = quoted(bid, ask)
@@ -77,6 +79,7 @@ def microprice_lean(
 
 
 @warms_up(lambda **_: 0)
+@shared
 def queue_imbalance(bid_size: np.ndarray, ask_size: np.ndarray) -> np.ndarray:
     """Bid queue less ask queue over their sum, [-1, 1]; NaN where both are empty: shape (T,).
 
@@ -97,6 +100,7 @@ def mean_queue_imbalance(bid_size: np.ndarray, ask_size: np.ndarray, bars: int =
 
 
 @warms_up(lambda **_: 1)
+@shared
 def order_flow(
     bid: np.ndarray, ask: np.ndarray, bid_size: np.ndarray, ask_size: np.ndarray
 ) -> np.ndarray:
@@ -140,6 +144,7 @@ def flow_imbalance(ofi: np.ndarray, depth: np.ndarray, bars: int = 20) -> np.nda
     return ratio(window_sum(ofi, bars), window_sum(depth + 0.0 * ofi, bars))
 
 
+@shared
 def quoted(bid: np.ndarray, ask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both prices where they are a quote: a crossed one is NaN, a locked one stands."""
     sound = (ask >= bid) & (bid > 0)

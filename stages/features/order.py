@@ -8,8 +8,10 @@ import numpy as np
 from numba import njit
 
 from stages.features.kernels import beside, checked
+from stages.features.shared import shared
 
 
+@shared
 def window_quantile(x: np.ndarray, bars: int, share: float) -> np.ndarray:
     """Quantile of the window, linear between its two nearest values: shape (T,).
 
@@ -61,7 +63,7 @@ def _columns(x: np.ndarray) -> np.ndarray:
     return x.reshape(1, -1) if x.ndim == 1 else np.ascontiguousarray(x.T)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _quantiles(x: np.ndarray, bars: int, place: float) -> np.ndarray:
     out = np.full(len(x), np.nan)
     window = np.empty(bars)  # ascending; its first `held` values
@@ -94,7 +96,7 @@ def _quantiles(x: np.ndarray, bars: int, place: float) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _places(x: np.ndarray, bars: int, step: int, oldest: bool) -> np.ndarray:
     """Place of the largest of 1, 2, 4 … bars, of two halves each; then of two such spans."""
     out = np.full(len(x), np.nan)
@@ -110,7 +112,7 @@ def _places(x: np.ndarray, bars: int, step: int, oldest: bool) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _better(
     best: np.ndarray, place: np.ndarray, apart: int, bars: int, oldest: bool
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,11 @@ from functools import partial
 import numpy as np
 import talib
 
+from stages.features.candles import typical_price
 from stages.features.guarded import moving, on_clean_runs
 from stages.features.kernels import (
+    change,
     ratio,
-    shifted,
     smoothed,
     window_max,
     window_mean,
@@ -16,10 +17,12 @@ from stages.features.kernels import (
     window_sd,
     window_sum,
 )
+from stages.features.shared import shared
 from stages.panel import warms_up
 
 
 @warms_up(lambda memory, **_: memory)
+@shared
 def relative_strength(close: np.ndarray, period: int = 14, memory: int = 140) -> np.ndarray:
     """RSI: share of the upward moves in all moves, 0 to 100; NaN for a flat price: shape (T,).
 
@@ -35,7 +38,7 @@ def relative_strength(close: np.ndarray, period: int = 14, memory: int = 140) ->
     ----------
     Wilder (1978), "New Concepts in Technical Trading Systems", p. 63.
     """
-    move = close - shifted(close, 1)
+    move = change(close)
     up = smoothed(np.maximum(move, 0), 1 / period, memory)
     down = smoothed(np.maximum(-move, 0), 1 / period, memory)
     return 100 * ratio(up, up + down)
@@ -61,7 +64,12 @@ def bollinger_percent(close: np.ndarray, bars: int = 20, width: float = 2.0) -> 
 
 @warms_up(lambda bars, **_: bars - 1)
 def bollinger_width(close: np.ndarray, bars: int = 20, width: float = 2.0) -> np.ndarray:
-    """Distance between the bands over the average, fraction: shape (T,)."""
+    """Distance between the bands over the average, fraction: shape (T,).
+
+    References
+    ----------
+    Bollinger (2002), "Bollinger on Bollinger Bands": BandWidth.
+    """
     return ratio(2 * width * _deviation(close, bars), window_mean(close, bars))
 
 
@@ -82,7 +90,12 @@ def stochastic_k(
 def stochastic_d(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, bars: int = 14, smooth: int = 3
 ) -> np.ndarray:
-    """Slow stochastic %D: average of %K over `smooth` bars, 0 to 100: shape (T,)."""
+    """Slow stochastic %D: average of %K over `smooth` bars, 0 to 100: shape (T,).
+
+    References
+    ----------
+    Lane (1984), "Lane's Stochastics", Technical Analysis of Stocks & Commodities 2(3).
+    """
     return _stochastic(high, low, close, bars, smooth)[1]
 
 
@@ -110,10 +123,11 @@ def commodity_channel(
     Lambert (1980), "Commodity Channel Index", Commodities magazine, October.
     """
     indicator = partial(talib.CCI, timeperiod=bars)
-    typical = (high + low + close) / 3
+    typical = typical_price(high, low, close)
     return on_clean_runs(indicator, bars - 1, high, low, close) * moving(typical, typical, bars)
 
 
+@shared
 def _stochastic(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, bars: int, smooth: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -126,5 +140,6 @@ def _stochastic(
     return k + 0.0 * window_sum(known, smooth), d + 0.0 * window_sum(known, 2 * smooth - 1)
 
 
+@shared
 def _deviation(close: np.ndarray, bars: int) -> np.ndarray:
     return window_sd(close, bars) * np.sqrt((bars - 1) / bars)

@@ -14,6 +14,7 @@ from stages.features.kernels import (
 )
 from stages.features.oscillators import bollinger_width
 from stages.features.returns import log_return
+from stages.features.shared import shared
 from stages.features.trend import exponential
 from stages.features.volatility import realised_volatility, true_range
 from stages.panel import warms_up
@@ -122,7 +123,12 @@ def keltner_width(
     width: float = 2.0,
     memory: int = 100,
 ) -> np.ndarray:
-    """Distance between Keltner's bands over the average in the middle, fraction: shape (T,)."""
+    """Distance between Keltner's bands over the average in the middle, fraction: shape (T,).
+
+    References
+    ----------
+    Keltner (1960), "How to Make Money in Commodities"; see `keltner_position`.
+    """
     reach = width * smoothed(true_range(high, low, close), 1 / period, memory)
     return ratio(2 * reach, exponential(close, span))
 
@@ -169,11 +175,17 @@ def downside(close: np.ndarray, bars: int = 60) -> np.ndarray:
 def range_expansion(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int = 14, memory: int = 140
 ) -> np.ndarray:
-    """Log of the bar's true range over Wilder's average of it; NaN without a range: (T,)."""
+    """Log of the bar's true range over Wilder's average of it; NaN without a range: (T,).
+
+    References
+    ----------
+    Wilder (1978), "New Concepts in Technical Trading Systems", p. 21.
+    """
     span = true_range(high, low, close)
     return log_ratio(span, smoothed(span, 1 / period, memory))
 
 
+@shared
 def _shadows(open: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
     up = log_ratio(high, close) * log_ratio(high, open)
     return up + log_ratio(low, close) * log_ratio(low, open)

@@ -13,10 +13,12 @@ from stages.features.kernels import (
     window_moment,
     window_sd,
 )
+from stages.features.shared import shared
 from stages.panel import warms_up
 
 
 @warms_up(lambda bars, **_: bars)
+@shared
 def log_return(close: np.ndarray, bars: int = 1) -> np.ndarray:
     """Log return over the last `bars` bars, fraction: shape (T,)."""
     return log_ratio(close, shifted(close, bars))
@@ -61,7 +63,12 @@ def below_high(close: np.ndarray, bars: int = 252) -> np.ndarray:
 
 @warms_up(lambda bars, **_: bars - 1)
 def above_low(close: np.ndarray, bars: int = 252) -> np.ndarray:
-    """Log distance of the close from its lowest of the last `bars` bars, >= 0: shape (T,)."""
+    """Log distance of the close from its lowest of the last `bars` bars, >= 0: shape (T,).
+
+    References
+    ----------
+    George & Hwang (2004), "The 52-Week High and Momentum Investing", J. Finance 59(5), from below.
+    """
     return log_ratio(close, window_min(close, bars))
 
 
@@ -78,14 +85,26 @@ def largest_return(close: np.ndarray, bars: int = 20) -> np.ndarray:
 
 @warms_up(lambda bars, **_: bars)
 def skewness(close: np.ndarray, bars: int = 60) -> np.ndarray:
-    """Skewness of the last `bars` one-bar log returns (no bias correction): shape (T,)."""
+    """Skewness of the last `bars` one-bar log returns (no bias correction): shape (T,).
+
+    References
+    ----------
+    Joanes & Gill (1998), "Comparing measures of sample skewness and kurtosis", The Statistician
+    47(1): g1.
+    """
     sd, returns, mean = _spread(close, bars)
     return ratio(window_moment(returns, mean, bars, 3), sd**3)
 
 
 @warms_up(lambda bars, **_: bars)
 def excess_kurtosis(close: np.ndarray, bars: int = 60) -> np.ndarray:
-    """Kurtosis of the last `bars` one-bar log returns, 0 for a Gaussian: shape (T,)."""
+    """Kurtosis of the last `bars` one-bar log returns, 0 for a Gaussian: shape (T,).
+
+    References
+    ----------
+    Joanes & Gill (1998), "Comparing measures of sample skewness and kurtosis", The Statistician
+    47(1): g2.
+    """
     sd, returns, mean = _spread(close, bars)
     return ratio(window_moment(returns, mean, bars, 4), sd**4) - 3
 
@@ -99,6 +118,7 @@ def autocorrelation(close: np.ndarray, bars: int = 60, lag: int = 1) -> np.ndarr
     return ratio(window_covariance(returns, earlier, bars), scale)
 
 
+@shared
 def _spread(close: np.ndarray, bars: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Population standard deviation, one-bar returns and their mean."""
     returns = log_return(close)

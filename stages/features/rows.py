@@ -2,80 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
+from stages.features.functions import across_assets, along, bound, reads
 from stages.features.returns import log_return
-from stages.panel import asset_starts, inputs_of, warmup
+from stages.panel import asset_starts
 
 STRETCH = 8192  # rows; their columns stay in the cache of a processor
-
-
-def reads(function: Any) -> dict[str, str]:
-    """Which column each input of a function takes: parameter name to column name.
-
-    An input is a parameter that the function itself gives no default; a partial that binds one
-    to a text names the column to read instead.
-    """
-    declared = function.func if isinstance(function, partial) else function
-    bound = function.keywords if isinstance(function, partial) else {}
-    return {name: bound.get(name, name) for name in _inputs(declared)}
-
-
-@lru_cache(maxsize=4096)  # a signature takes longer to read than many features to compute
-def _inputs(function: Any) -> tuple[str, ...]:
-    return tuple(inputs_of(function))
-
-
-def bound(function: Any) -> Any:
-    """The function with its settings, but without the names of columns that a partial binds."""
-    if not isinstance(function, partial):
-        return function
-    taken = reads(function)
-    settings = {k: v for k, v in function.keywords.items() if k not in taken}
-    return partial(function.func, *function.args, **settings)
-
-
-@lru_cache(maxsize=4096)  # of a function with its settings, by which it stays the same
-def forgets(function: Any) -> bool:
-    """Whether a function gives the same bits whatever stands before the windows it declares.
-
-    One along an asset is tried on drawn numbers; one across the assets must not look back at all.
-    """
-    if not hasattr(getattr(function, "func", function), "warmup"):
-        return False
-    if across_assets(function):
-        return warmup(function) == 0
-    try:
-        inputs, bars, run = len(reads(function)), warmup(function), bound(function)
-        drawn = np.random.default_rng(0).lognormal(size=(inputs, bars + 500))
-        return all(_alike_later(run, x, bars, 37) for x in (drawn, _uneven(drawn)))
-    except Exception:  # noqa: BLE001 - what cannot be tried is not relied on
-        return False
-
-
-def _uneven(drawn: np.ndarray) -> np.ndarray:
-    """Numbers that begin with large and small ones: what is measured on the whole series shows."""
-    scale = np.ones(drawn.shape[1])
-    scale[:37:2], scale[1:37:2] = 1e3, 1e-3
-    return drawn * scale
-
-
-def _alike_later(run: Any, inputs: np.ndarray, bars: int, first: int) -> bool:
-    """Whether a series that begins at `first` has the values of the whole one, once warm."""
-    with np.errstate(all="ignore"):
-        whole, late = (run(*(x[start:].copy() for x in inputs)) for start in (0, first))
-    tried = whole[bars + first :]
-    return bool(np.isfinite(tried).any() and np.array_equal(tried, late[bars:], equal_nan=True))
-
-
-def across_assets(function: Any) -> bool:
-    """Whether a function, or its partial, was marked with `cross_section`."""
-    return getattr(getattr(function, "func", function), "across_assets", False)
 
 
 def sector_numbers(sector: pd.Series) -> np.ndarray:
@@ -124,33 +61,31 @@ class Rows:
 
     def run(self, function: Any) -> np.ndarray:
         """Values of a feature, context or rule for every row: float64 of shape (N,)."""
-        inputs = [self.columns[column] for column in reads(function).values()]
-        run = bound(function)
         if across_assets(function):
-            return self._across(run, inputs)
-        out = np.empty(len(self.index))
-        together = forgets(function)
-        for start, stop in self._stretches() if together else self._own():
-            out[start:stop] = run(*(values[start:stop] for values in inputs))
-        if together:  # where a window reaches back into the asset before, it is not complete
-            _blank(out, self.starts, warmup(function))
+            inputs = [self.columns[column] for column in reads(function).values()]
+            return self._across(bound(function), inputs)
+        out, run = np.empty(len(self.index)), along(function)
+        for first, last, starts in self.stretches():
+            inputs = [self.columns[column][first:last] for column in run.sources]
+            run.put(run.values(inputs, starts), starts, out[first:last])
         return out
 
-    def _own(self) -> Iterator[tuple[int, int]]:
-        """First row of each asset, and the row after its last."""
-        rows = zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True)
-        return ((start, stop) for start, stop in rows if stop > start)
+    def stretches(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Assets that are run along in one go, as a call costs as much as many rows.
 
-    def _stretches(self) -> Iterator[tuple[int, int]]:
-        """The same of assets that are run along in one go: a call costs as much as many rows."""
-        first = last = 0
-        for start, stop in self._own():
-            if stop - first > STRETCH and last > first:
-                yield first, last
-                first = start
-            last = stop
-        if last > first:
-            yield first, last
+        Yields
+        ------
+        int, int, int ndarray of shape (a + 1,)
+            First row, the row after the last, and where each asset begins between them.
+        """
+        first, assets = 0, len(self.starts) - 1
+        for asset in range(assets):
+            after = self.starts[min(asset + 2, assets)] - self.starts[first]
+            if asset + 1 == assets or after > STRETCH:
+                low, high = int(self.starts[first]), int(self.starts[asset + 1])
+                if high > low:
+                    yield low, high, self.starts[first : asset + 2] - low
+                first = asset + 1
 
     def back(self, newest: np.ndarray, bars: int) -> np.ndarray:
         """Rows from the time on by which each asset has `bars` bars before its first `newest`.
@@ -277,10 +212,3 @@ def level_of(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     level = np.where(count > 0, np.exp(np.cumsum(mean)), np.nan)
     level[:1] = 1.0
     return level
-
-
-@njit(cache=True)
-def _blank(values: np.ndarray, starts: np.ndarray, bars: int) -> None:
-    """Blank the first bars of each asset."""
-    for asset in range(len(starts) - 1):
-        values[starts[asset] : min(starts[asset] + bars, starts[asset + 1])] = np.nan

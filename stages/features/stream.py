@@ -8,15 +8,16 @@ import pandas as pd
 from safetensors.numpy import load, save
 
 from stages.base import DataError, State, fitted
-from stages.features.build import FeatureSet, finite
-from stages.features.index import EqualWeight
-from stages.features.ring import Rings
-from stages.features.rows import reads, sector_numbers, session_days
+from stages.features.build import FeatureSet
+from stages.features.columns import finite
+from stages.features.functions import reads
+from stages.features.index import MARKET, EqualWeight
+from stages.features.ring import Board, Rings
+from stages.features.rows import sector_numbers, session_days
 from stages.features.steps import Step, Windows, bar_columns, rounds, steps
 from stages.panel import check_panel
 
 PART = "stream.safetensors"
-MARKET = "market"
 
 
 class FeatureStream:
@@ -45,7 +46,7 @@ class FeatureStream:
     Raises
     ------
     ConfigError
-        For a feature that looks back across the assets: a stream keeps no such window.
+        For a feature that looks back across the assets further than it declares.
     """
 
     def __init__(self, features: FeatureSet, block: int = 256) -> None:
@@ -56,24 +57,30 @@ class FeatureStream:
         inner = features.hidden
         asked = {f"feature.{column}" for f in functions.values() for column in reads(f).values()}
         functions = {n: f for n, f in functions.items() if n not in inner or n in asked}
-        made = steps(functions, features.warmups)
+        made = steps(functions)
         self.features, self.block = features, block
         self.names = [name for name in functions if name not in inner]
         equal_weight = features.market_ == "equal weight"
         self.rounds = rounds(made)
         read = {column for step in made for column in step.sources}
-        self.read = read & {step.short for step in made}  # of the set itself
+        place = {name: number for number, name in enumerate(self.names)}
+        self.plan = [  # with the place of each in what comes out, and whether others read it
+            [(step, place.get(step.name, -1), step.short in read) for step in group]
+            for group in self.rounds
+        ]
         self.inputs = [c for c in bar_columns(functions) if not (equal_weight and c == MARKET)]
         if equal_weight and "close" not in self.inputs:
             self.inputs.append("close")
         self.warmup = features.warmup
         self.rings = Rings(_depths(made, self.inputs))
+        self.board = Board((c, step.bars) for step in made if step.looks_back for c in step.sources)
         self.index = EqualWeight(self.rings.depths.get(MARKET, 1)) if equal_weight else None
         # whether a time that few of the assets have stands for the others too
         self.compares = (equal_weight and MARKET in read) or any(step.across for step in made)
         times = pd.DatetimeIndex(list(features.universe_.values())).as_unit("us")
         self.due = np.sort(times.asi8)
         self.numbers: dict[str, int] = {}  # of each asset, by name
+        self.order = np.empty(0, int)  # numbers of all assets, by name
         self.counts = np.empty(0, int)  # bars of each asset
         self.time: int | None = None  # of the last bars, ns since 1970
         self.ready_ = np.empty(0, bool)
@@ -137,12 +144,12 @@ class FeatureStream:
             level = self.index.move(held["close"], self.rings.before("close", at), by_name)
             held[MARKET] = np.full(len(at), level)
         covered = self._covered(time, assets)
-        made = self._run(at, by_name, held, covered)
-        out = np.stack([made[name] for name in self.names], axis=1)
+        out = self._run(at, by_name, held, covered)
         _refuse_endless(out, self.names, assets, time)
         # until here nothing has been kept: bars that were refused may come again, corrected
         self.ready_ = (self.counts[at] >= self.warmup) & (covered or not self.compares)
         self.rings.advance(at)
+        self.board.advance()
         if self.index:
             self.index.keep(at)
         self.counts[at] += 1
@@ -152,7 +159,8 @@ class FeatureStream:
     def state(self) -> State:
         """What was learnt from the bars so far: numbers as JSON, windows as safetensors."""
         held = len(self.numbers)
-        arrays = self.rings.arrays(held) | {"counts": self.counts[:held].copy()}
+        arrays = self.rings.arrays(held) | self.board.arrays(held)
+        arrays["counts"] = self.counts[:held].copy()
         if self.index:
             arrays |= self.index.arrays(held)
         values = {
@@ -181,8 +189,10 @@ class FeatureStream:
             )
         arrays = load(state.parts[PART])
         self.rings.restore(arrays)
+        self.board.restore(arrays)
         self.counts = arrays["counts"].copy()
         self.numbers = {name: number for number, name in enumerate(values["assets"])}
+        self.order = _by_name(self.numbers)
         self.time = values["time"]
         if self.index:
             self.index.restore(arrays)
@@ -205,6 +215,9 @@ class FeatureStream:
         for name in assets:
             self.numbers.setdefault(name, len(self.numbers))
         self.rings.hold(len(self.numbers))
+        self.board.hold(len(self.numbers))
+        if len(self.order) < len(self.numbers):
+            self.order = _by_name(self.numbers)
         new = len(self.rings.ends) - len(self.counts)
         self.counts = np.append(self.counts, np.zeros(new, int))
         if self.index:
@@ -218,31 +231,41 @@ class FeatureStream:
 
     def _run(
         self, at: np.ndarray, by_name: np.ndarray, held: dict[str, np.ndarray], covered: bool
-    ) -> dict[str, np.ndarray]:
-        """Values of every step for the newest bars, by the name of its column."""
-        made: dict[str, np.ndarray] = {}
-        now, old = dict(held), self.counts[at]
+    ) -> np.ndarray:
+        """Columns of the newest bars: shape (a, F)."""
+        out, now, old = np.empty((len(at), len(self.names))), dict(held), self.counts[at]
         steady = old.min() >= self.warmup
         for name, values in held.items():
             self.rings.put(name, at, values)
-        for turn, group in enumerate(self.rounds):
-            for step in group:
-                made[step.name] = now[step.short] = np.empty(len(at))
+        for turn, group in enumerate(self.plan):
+            now |= {step.short: np.empty(len(at)) for step, _, is_read in group if is_read}
             for rows in [by_name] if turn % 2 else self._blocks(len(at)):
-                windows = Windows(self.rings, at[rows], {c: v[rows] for c, v in now.items()})
-                in_step = self.index.in_step(at[rows]) if self.index else 0
-                young = old[rows] if not steady else None
-                for step in group:
-                    if self.index and step.sources == (MARKET,) and step.bars <= in_step:
-                        values = step.run(self.index.window(step.bars))[-1:]
+                here = {column: values[rows] for column, values in now.items()}
+                windows = Windows(self.rings, at[rows], here, self.index)
+                for step, place, is_read in group:
+                    if step.looks_back:
+                        values = self._looking_back(step, at, now)[rows]
                     else:
                         values = windows.newest(step)
-                    if young is not None:
-                        values = np.where(young >= step.after, values, np.nan)
-                    made[step.name][rows] = values if covered or not step.across else np.nan
-                    if step.short in self.read:
-                        windows.add(step.short, made[step.name][rows])
-        return made
+                    if step.across and not covered:
+                        values = np.full(len(values), np.nan)
+                    elif not (steady or step.across):
+                        values = np.where(old[rows] >= step.bars - 1, values, np.nan)
+                    if place >= 0:
+                        out[rows, place] = values
+                    if is_read:
+                        now[step.short][rows] = values
+                        windows.add(step.short, now[step.short][rows])
+        return out
+
+    def _looking_back(self, step: Step, at: np.ndarray, now: dict[str, np.ndarray]) -> np.ndarray:
+        """What a step across the assets makes of the last times, for those of now: shape (a,)."""
+        for column in step.sources:
+            self.board.put((column, step.bars), at, now[column])
+        inputs = [self.board.window((column, step.bars), self.order) for column in step.sources]
+        place = np.empty(len(self.order), int)
+        place[self.order] = np.arange(len(self.order))
+        return step.run(*inputs)[-1, place[at]]
 
     def _blocks(self, assets: int) -> list[slice]:
         return [slice(first, first + self.block) for first in range(0, assets, self.block)]
@@ -252,9 +275,14 @@ def _depths(made: Sequence[Step], known: Sequence[str]) -> dict[str, int]:
     """How many bars of each column are looked back on, of those that are at all."""
     depths = {"close": 2} if "close" in known else {}  # the market is made of moves
     for step in made:
-        for column in step.sources:
+        for column in step.sources if not step.looks_back else ():
             depths[column] = max(depths.get(column, 1), step.bars)
     return {name: bars for name, bars in depths.items() if bars > 1}
+
+
+def _by_name(numbers: Mapping[str, int]) -> np.ndarray:
+    """Numbers of the assets in order of their names."""
+    return np.argsort(np.asarray(list(numbers), "str"))
 
 
 def _column(bars: pd.DataFrame, name: str) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from stages.features.candles import typical_price
 from stages.features.kernels import (
+    change,
     log_ratio,
     ratio,
     shifted,
@@ -14,11 +16,13 @@ from stages.features.kernels import (
 )
 from stages.features.order import window_age_of_max, window_age_of_min
 from stages.features.oscillators import relative_strength
+from stages.features.shared import shared
 from stages.features.volatility import true_range
 from stages.panel import warms_up
 
 
 @warms_up(lambda bars, smooth, **_: bars + smooth - 2)
+@shared
 def stochastic_fast(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, bars: int = 14, smooth: int = 3
 ) -> np.ndarray:
@@ -40,7 +44,12 @@ def stochastic_fast(
 def stochastic_slow(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, bars: int = 14, smooth: int = 3
 ) -> np.ndarray:
-    """Stochastic %D: average of %K over `smooth` bars, 0 to 100: shape (T,)."""
+    """Stochastic %D: average of %K over `smooth` bars, 0 to 100: shape (T,).
+
+    References
+    ----------
+    Lane (1984), "Lane's Stochastics", Technical Analysis of Stocks & Commodities 2(3).
+    """
     return window_mean(stochastic_fast(high, low, close, bars, smooth), smooth)
 
 
@@ -57,7 +66,7 @@ def channel_index(
     ----------
     Lambert (1980), "Commodity Channel Index", Commodities magazine, October.
     """
-    typical = (high + low + close) / 3
+    typical = typical_price(high, low, close)
     mean = window_mean(typical, bars)
     spread = window_moment(typical, mean, bars, 1)
     # where nothing moved, rounding may leave a spread
@@ -123,13 +132,23 @@ def aroon_up(high: np.ndarray, bars: int = 25) -> np.ndarray:
 
 @warms_up(lambda bars, **_: bars)
 def aroon_down(low: np.ndarray, bars: int = 25) -> np.ndarray:
-    """100 where the lowest low of `bars` bars and this one is this one, 0 the oldest: (T,)."""
+    """100 where the lowest low of `bars` bars and this one is this one, 0 the oldest: (T,).
+
+    References
+    ----------
+    Chande (1995), "A Time Price Oscillator", Technical Analysis of Stocks & Commodities 13(9).
+    """
     return 100 * (bars - window_age_of_min(low, bars + 1)) / bars
 
 
 @warms_up(lambda bars, **_: bars)
 def aroon(high: np.ndarray, low: np.ndarray, bars: int = 25) -> np.ndarray:
-    """Aroon oscillator: up less down, -100 to 100: shape (T,)."""
+    """Aroon oscillator: up less down, -100 to 100: shape (T,).
+
+    References
+    ----------
+    Chande (1995), "A Time Price Oscillator", Technical Analysis of Stocks & Commodities 13(9).
+    """
     return aroon_up(high, bars) - aroon_down(low, bars)
 
 
@@ -153,7 +172,7 @@ def choppiness(high: np.ndarray, low: np.ndarray, close: np.ndarray, bars: int =
 @warms_up(lambda bars, **_: bars)
 def streak(close: np.ndarray, bars: int = 10) -> np.ndarray:
     """Bars in a row that the close rose (above 0) or fell (below), at most `bars`: (T,)."""
-    sign = np.sign(close - shifted(close, 1))
+    sign = np.sign(change(close))
     alive, length = np.ones(sign.shape, bool), np.zeros(sign.shape)
     for back in range(bars):
         alive = alive & (shifted(sign, back) == sign) & (sign != 0)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
+from stages.features.functions import bound, reads
 from stages.features.kernels import log_ratio, ratio
-from stages.features.rows import bound, reads
 from stages.panel import warms_up
 from stages.panel import warmup as warmup_of
 
@@ -273,7 +273,7 @@ def _on_bars(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _newest(
     run: np.ndarray, kept: np.ndarray, ends: np.ndarray, closed: np.ndarray, late: int
 ) -> np.ndarray:

@@ -17,12 +17,14 @@ from numba import njit
 
 from stages.features.kernels import log_ratio, ratio, shifted, window_sum
 from stages.features.microstructure import mid
+from stages.features.shared import shared
 from stages.panel import warms_up
 
 # who asked for a trade
 
 
 @warms_up(lambda memory, **_: memory)
+@shared
 def tick_rule(close: np.ndarray, memory: int = 100) -> np.ndarray:
     """1 for a buyer, -1 for a seller, by the last change of the price: shape (T,).
 
@@ -38,6 +40,7 @@ def tick_rule(close: np.ndarray, memory: int = 100) -> np.ndarray:
 
 
 @warms_up(lambda memory, **_: memory)
+@shared
 def lee_ready(close: np.ndarray, bid: np.ndarray, ask: np.ndarray, memory: int = 100) -> np.ndarray:
     """1 for a trade above the mid that it met, -1 below; at the mid by `tick_rule`: shape (T,).
 
@@ -203,7 +206,7 @@ def _pressure(side: np.ndarray, volume: np.ndarray, bars: int) -> np.ndarray:
     return ratio(window_sum(side * volume, bars), window_sum(volume + 0.0 * side, bars))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _last_change(price: np.ndarray, memory: int) -> np.ndarray:
     out = np.full(len(price), np.nan)
     changed, unknown, side = -memory, -1, 0.0

@@ -3,6 +3,7 @@
 import numpy as np
 
 from stages.features.kernels import (
+    change,
     log_ratio,
     ratio,
     shifted,
@@ -10,6 +11,7 @@ from stages.features.kernels import (
     window_mean,
     window_sum,
 )
+from stages.features.shared import shared
 from stages.features.volatility import true_range
 from stages.panel import warms_up
 
@@ -18,13 +20,25 @@ SPANS = 5  # an exponential average of span s forgets after 5 s bars; left out: 
 
 @warms_up(lambda bars, **_: bars - 1)
 def distance_to_average(close: np.ndarray, bars: int = 20) -> np.ndarray:
-    """Log distance of the close from its simple average over `bars` bars: shape (T,)."""
+    """Log distance of the close from its simple average over `bars` bars: shape (T,).
+
+    References
+    ----------
+    Brock, Lakonishok & LeBaron (1992), "Simple Technical Trading Rules and the Stochastic
+    Properties of Stock Returns", J. Finance 47(5).
+    """
     return log_ratio(close, window_mean(close, bars))
 
 
 @warms_up(lambda slow, **_: SPANS * slow - 1)
 def average_cross(close: np.ndarray, fast: int = 10, slow: int = 50) -> np.ndarray:
-    """Log of the fast over the slow exponential average, spans in bars: shape (T,)."""
+    """Log of the fast over the slow exponential average, spans in bars: shape (T,).
+
+    References
+    ----------
+    Brock, Lakonishok & LeBaron (1992), "Simple Technical Trading Rules and the Stochastic
+    Properties of Stock Returns", J. Finance 47(5), with exponential averages.
+    """
     ordered(fast, slow)
     return log_ratio(exponential(close, fast), exponential(close, slow))
 
@@ -42,7 +56,12 @@ def macd_line(close: np.ndarray, fast: int = 12, slow: int = 26) -> np.ndarray:
 
 @warms_up(lambda slow, signal, **_: SPANS * (slow + signal) - 2)
 def macd_signal(close: np.ndarray, fast: int = 12, slow: int = 26, signal: int = 9) -> np.ndarray:
-    """Exponential average of the MACD over `signal` bars, over the close, fraction: (T,)."""
+    """Exponential average of the MACD over `signal` bars, over the close, fraction: (T,).
+
+    References
+    ----------
+    Appel (2005), "Technical Analysis: Power Tools for Active Investors", ch. 8.
+    """
     return ratio(exponential(_macd(close, fast, slow), signal), close)
 
 
@@ -50,7 +69,12 @@ def macd_signal(close: np.ndarray, fast: int = 12, slow: int = 26, signal: int =
 def macd_histogram(
     close: np.ndarray, fast: int = 12, slow: int = 26, signal: int = 9
 ) -> np.ndarray:
-    """MACD less its signal line, over the close, fraction: shape (T,)."""
+    """MACD less its signal line, over the close, fraction: shape (T,).
+
+    References
+    ----------
+    Appel (2005), "Technical Analysis: Power Tools for Active Investors", ch. 8.
+    """
     line = _macd(close, fast, slow)
     return ratio(line - exponential(line, signal), close)
 
@@ -76,8 +100,8 @@ def distance_to_adaptive_average(
     Kaufman (1995), "Smarter Trading", ch. 7.
     """
     ordered(fast, slow)
-    net = np.abs(close - shifted(close, bars))
-    path = window_sum(np.abs(close - shifted(close, 1)), bars)
+    net = np.abs(change(close, bars))
+    path = window_sum(np.abs(change(close)), bars)
     # a price that stands still has no efficiency and needs none: every average of it is the price
     efficiency = np.where(path == 0, 0.0, ratio(net, path))
     quickest, slowest = 2 / (fast + 1), 2 / (slow + 1)
@@ -89,7 +113,12 @@ def distance_to_adaptive_average(
 def plus_directional_index(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int = 14, memory: int = 120
 ) -> np.ndarray:
-    """+DI: upward directional movement in the true range, 0 to 100: shape (T,)."""
+    """+DI: upward directional movement in the true range, 0 to 100: shape (T,).
+
+    References
+    ----------
+    Wilder (1978), "New Concepts in Technical Trading Systems", p. 35.
+    """
     return _directional(high, low, close, period, memory)[0]
 
 
@@ -97,7 +126,12 @@ def plus_directional_index(
 def minus_directional_index(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int = 14, memory: int = 120
 ) -> np.ndarray:
-    """-DI: downward directional movement in the true range, 0 to 100: shape (T,)."""
+    """-DI: downward directional movement in the true range, 0 to 100: shape (T,).
+
+    References
+    ----------
+    Wilder (1978), "New Concepts in Technical Trading Systems", p. 35.
+    """
     return _directional(high, low, close, period, memory)[1]
 
 
@@ -123,6 +157,7 @@ def average_directional_index(
     return smoothed(100 * ratio(np.abs(plus - minus), plus + minus), 1 / period, memory)
 
 
+@shared
 def _directional(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int, memory: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -137,11 +172,13 @@ def _directional(
     )
 
 
+@shared
 def _macd(close: np.ndarray, fast: int, slow: int) -> np.ndarray:
     ordered(fast, slow)
     return exponential(close, fast) - exponential(close, slow)
 
 
+@shared
 def exponential(x: np.ndarray, span: int) -> np.ndarray:
     """Exponential average of span `span` over its last ``SPANS * span`` bars: shape (T,)."""
     return smoothed(x, 2 / (span + 1), SPANS * span)

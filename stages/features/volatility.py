@@ -4,12 +4,20 @@ import numpy as np
 
 from stages.features.kernels import log_ratio, ratio, shifted, smoothed, window_sd
 from stages.features.returns import log_return
+from stages.features.shared import shared
 from stages.panel import warms_up
 
 
 @warms_up(lambda bars, **_: bars)
+@shared
 def realised_volatility(close: np.ndarray, bars: int = 20) -> np.ndarray:
-    """Standard deviation of the last `bars` one-bar log returns, fraction per bar."""
+    """Standard deviation of the last `bars` one-bar log returns, fraction per bar.
+
+    References
+    ----------
+    Andersen, Bollerslev, Diebold & Labys (2003), "Modeling and Forecasting Realized Volatility",
+    Econometrica 71(2).
+    """
     return window_sd(log_return(close), bars)
 
 
@@ -40,6 +48,7 @@ def volatility_ratio(close: np.ndarray, fast: int = 10, slow: int = 60) -> np.nd
     return log_ratio(realised_volatility(close, fast), realised_volatility(close, slow))
 
 
+@shared
 def true_range(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
     """Range of the bar, stretched to the close before it, in the asset's currency: shape (T,)."""
     before = shifted(close, 1)

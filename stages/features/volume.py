@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from stages.features.kernels import log_ratio, ratio, shifted, window_mean, window_sd, window_sum
+from stages.features.candles import typical_price
+from stages.features.kernels import change, log_ratio, ratio, window_mean, window_sd, window_sum
 from stages.features.returns import log_return
 from stages.panel import warms_up
 
@@ -15,7 +16,7 @@ def on_balance_volume(close: np.ndarray, volume: np.ndarray, bars: int = 20) -> 
     ----------
     Granville (1963), "Granville's New Key to Stock Market Profits".
     """
-    move = close - shifted(close, 1)
+    move = change(close)
     signed = np.sign(move) * volume
     traded = volume + 0.0 * move  # of the same bars: unknown where the move is
     return ratio(window_sum(signed, bars), window_sum(traded, bars))
@@ -34,8 +35,8 @@ def money_flow(
     Quong & Soudack (1989), "Volume-weighted RSI: Money Flow", Technical Analysis of Stocks &
     Commodities 7(3).
     """
-    typical = (high + low + close) / 3
-    move = typical - shifted(typical, 1)
+    typical = typical_price(high, low, close)
+    move = change(typical)
     flow = typical * volume
     into = window_sum(np.where(move > 0, flow, 0.0 * move * flow), bars)
     out_of = window_sum(np.where(move < 0, flow, 0.0 * move * flow), bars)

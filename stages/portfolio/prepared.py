@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from stages.base import DataError
-from stages.features.rows import Rows, reads
+from stages.features.functions import reads
+from stages.features.rows import Rows
 from stages.panel import BARS, check_panel, warms_up
 from stages.portfolio.members import MEMBER
 

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_module
 
 from pipeline.recipe import instantiate
 from stages.features.build import FeatureSet
-from stages.features.rows import reads
+from stages.features.functions import reads
 
 
 def bars(assets: int, times: int, seed: int = 0) -> pd.DataFrame:

@@ -166,4 +166,6 @@ class _Rolling:
         self.windows = windows
 
     def __getattr__(self, name: str):
-        return lambda **settings: getattr(self.windows, name)(**settings).droplevel(0)
+        return lambda *words, **settings: getattr(self.windows, name)(*words, **settings).droplevel(
+            0
+        )

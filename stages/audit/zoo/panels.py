@@ -25,9 +25,9 @@ class WholeSample(FeatureSet):
 
     how: str = "scale"
 
-    def build(self, bars: pd.DataFrame) -> pd.DataFrame:
+    def build(self, bars: pd.DataFrame, threads: int = 1) -> pd.DataFrame:
         """The panel, with its ``feature.*`` columns transformed."""
-        panel = super().build(bars)
+        panel = super().build(bars, threads)
         x = panel[named(panel, "feature")]
         changed = self._changed(x, bars).astype("float32")
         return panel.assign(**{str(name): changed[name] for name in changed})
@@ -66,11 +66,11 @@ class AcrossAssets(FeatureSet):
 
     window: int = 3
 
-    def build(self, bars: pd.DataFrame) -> pd.DataFrame:
+    def build(self, bars: pd.DataFrame, threads: int = 1) -> pd.DataFrame:
         """The panel and ``feature.smooth``."""
         close = np.log(bars["close"])
         smooth = close - close.rolling(self.window).mean()
-        return super().build(bars).assign(**{"feature.smooth": smooth.astype("float32")})
+        return super().build(bars, threads).assign(**{"feature.smooth": smooth.astype("float32")})
 
 
 @dataclass

@@ -13,10 +13,10 @@ from experiments.benchmarks.features import drawn
 from pipeline.data import cached
 from pipeline.data.cached import FeatureCache, built
 from stages.features.build import FeatureSet
+from stages.features.functions import forgets
 from stages.features.given import GivenFeatures
 from stages.features.guarded import on_clean_runs
 from stages.features.returns import log_return
-from stages.features.rows import forgets
 from stages.panel import until, warms_up
 
 SETS = {name: drawn.feature_set(name) for name in ("default", "alpha158", "next_day", "core")}
@@ -52,9 +52,9 @@ def calls(monkeypatch):
     asked = []
     table = FeatureSet.table
 
-    def counted(self, bars, rows=None):
+    def counted(self, bars, rows=None, **settings):
         asked.append(len(bars) if rows is None else int(rows.sum()))
-        return table(self, bars, rows)
+        return table(self, bars, rows, **settings)
 
     monkeypatch.setattr(FeatureSet, "table", counted)
     return asked

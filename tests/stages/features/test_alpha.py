@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 import conf
 from pipeline.recipe import instantiate
 from stages.features import alpha158, alpha360
-from stages.features.rows import Rows, reads
+from stages.features.functions import reads
+from stages.features.rows import Rows
 from stages.panel import warmup
 
 WINDOWS = (5, 10, 20, 30, 60)

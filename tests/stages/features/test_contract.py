@@ -17,8 +17,9 @@ from pipeline.recipe import instantiate
 from stages.features import alpha158
 from stages.features.build import FeatureSet
 from stages.features.cross_section import cross_section
+from stages.features.functions import across_assets, reads
 from stages.features.returns import log_return
-from stages.features.rows import Rows, across_assets, reads
+from stages.features.rows import Rows
 from stages.panel import BARS
 from tests.stages.features import contract
 

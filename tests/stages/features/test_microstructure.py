@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pipeline.recipe import instantiate
 from stages.features import microstructure as quotes
 from stages.features import trades
-from stages.features.rows import Rows, reads
+from stages.features.functions import reads
+from stages.features.rows import Rows
 from stages.features.stream import FeatureStream
 from stages.panel import warmup
 from tests.conftest import composed

@@ -1,4 +1,4 @@
-"""Numbers of the indicators against TA-Lib, pandas, scipy and numpy."""
+"""Numbers of the indicators against TA-Lib, pandas, scipy and numpy, on drawn and on real bars."""
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,18 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from stages.features import market, oscillators, returns, trend, volatility, volume
+
+
+@pytest.fixture(scope="module", params=["drawn", "real"])
+def one(request, one):
+    """Arrays of one asset: high, low, close, volume."""
+    if request.param == "drawn":
+        return one
+    path = request.getfixturevalue("realdata")("us_equity_daily_296_1990_2006.parquet")
+    own = [("symbol", "==", "XOM"), ("date", ">=", pd.Timestamp("2000-01-03"))]
+    table = pd.read_parquet(path, filters=own).sort_values("date").tail(700)
+    names = ("open", "high", "low", "close", "volume")
+    return {name: table[name].to_numpy("float64", copy=True) for name in names}
 
 
 def series(one, *names):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from experiments.benchmarks.features import drawn, library, plain
+from experiments.benchmarks.features import drawn, library, plain, plain_rest
 from stages.features.rows import Rows
 
 BARS = drawn.bars(6, 420)
@@ -26,6 +26,15 @@ def test_half_of_the_default_set_is_compared():
     assert list(MADE) == [
         f"feature.{n}" for n in drawn.feature_set("default").columns if n in EXPECTED
     ]
+
+
+def test_the_whole_default_set_is_compared_and_equal():
+    given = BARS.assign(market=MARKET)
+    expected = plain_rest.Whole(BARS, MARKET).columns()
+    whole = drawn.feature_set("default")
+    without = [name for name in whole.columns if name not in expected]
+    assert all(name.startswith("sector_") for name in without)
+    assert plain_rest.far(whole.values(given), expected) == []
 
 
 def test_columns_of_talib_are_the_same_behind_the_guard():

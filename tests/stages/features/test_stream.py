@@ -16,8 +16,8 @@ from pandas.testing import assert_frame_equal
 from pipeline.recipe import instantiate
 from stages.base import ConfigError, DataError, State
 from stages.features.build import FeatureSet
-from stages.features.cross_section import rank, z_score
-from stages.features.peers import average, idiosyncratic
+from stages.features.cross_section import cross_section, rank, z_score
+from stages.features.peers import average, idiosyncratic, size, total
 from stages.features.returns import log_return, momentum
 from stages.features.ring import Rings
 from stages.features.stream import FeatureStream
@@ -26,9 +26,9 @@ from stages.panel import PanelError, warms_up
 from tests.stages.features.contract import clean_bars
 
 
-def named(name):
+def named(name, *words):
     with initialize_config_module("conf", version_base="1.3"):
-        return instantiate(compose("config", overrides=[f"features={name}"]).features)
+        return instantiate(compose("config", overrides=[f"features={name}", *words]).features)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,8 @@ FEW = {
     "usual_rank": partial(average, of="rank", bars=3),
     "rank_of_it": partial(rank, of="usual_rank"),
     "market": partial(momentum, close="market", bars=4),
+    "own": partial(idiosyncratic, of="return_3", bars=4, factors=1),
+    "own_2": partial(total, of="own", bars=2),
 }
 
 
@@ -235,10 +237,67 @@ def test_an_asset_that_training_did_not_see_is_taken(bars):
     assert_frame_equal(made, features.values(bars)[stream.names], check_exact=True)
 
 
-def test_looking_back_across_assets_is_refused(bars):
-    columns = {"r": partial(log_return, bars=1), "own": partial(idiosyncratic, of="r", bars=30)}
-    features = FeatureSet(columns).fit(bars)
-    with pytest.raises(ConfigError, match="feature.own looks back 29 bars across") as caught:
+PEERS = {
+    "return_1": partial(log_return, bars=1),
+    "own": partial(idiosyncratic, of="return_1", bars=30, factors=2),
+    "own_5": partial(total, of="own", bars=5),
+    "rank_own": partial(rank, of="own_5"),
+    "next_to_it": partial(idiosyncratic, of="own_5", bars=12, factors=1),
+    "money": partial(size),
+}
+
+
+def test_what_an_asset_does_beside_its_peers_has_the_bits_of_the_whole_table(ragged):
+    some = ragged.groupby("asset").head(200)
+    features = FeatureSet(PEERS, min_coverage=0.4).fit(some)
+    stream = FeatureStream(features)
+    now = by_time(some)
+    made = [stream.push(table) for table in now[:120]]
+    state = stream.state()  # in the midst of late listings and of a halt
+    again = State(json.loads(json.dumps(state.values)), state.parts)
+    fresh = FeatureStream(FeatureSet(PEERS, min_coverage=0.4).restore(features.state()))
+    fresh.restore(again)
+    made += [fresh.push(table) for table in now[120:]]
+    made = pd.concat(made).loc[some.index]
+    assert_frame_equal(made, features.values(some)[stream.names], check_exact=True)
+    assert (made.notna().groupby("asset").sum() > 20).all(axis=None)
+
+
+def test_the_set_of_the_next_day_has_the_bits_of_the_whole_table(ragged):
+    bars = ragged.groupby("asset").tail(190)
+    features = named("next_day", "rules=ranks").fit(ragged)
+    stream = FeatureStream(features)
+    assert stream.board.values.keys() == {("return_1", 120)}
+    made, whole = stream.push(bars), features.values(bars)[stream.names]
+    own = [name for name in made if "idiosyncratic" in name]
+    assert made[own].notna().any().sum() > 15
+    rounded = [f"rule.{name}" for name in ("stochastic_k", "stochastic_d", "cci_20")]  # by TA-Lib
+    exact = [name for name in made if name not in rounded]
+    assert_frame_equal(made[exact], whole[exact], check_exact=True)
+
+
+def test_what_is_refused_leaves_no_trace_across_assets(bars):
+    columns = PEERS | {"x": inverse}
+    stream, clean = small(bars, **columns), small(bars, **columns)
+    now = by_time(bars)
+    for table in now[:150]:
+        assert_frame_equal(stream.push(table), clean.push(table))
+    with pytest.raises(DataError, match="feature.x is infinite for"):
+        stream.push(now[150].iloc[:3].assign(close=7.0))
+    for table in now[151:170]:  # another time, with other assets
+        assert_frame_equal(stream.push(table), clean.push(table), check_exact=True)
+
+
+@cross_section
+@warms_up(lambda **_: 2)
+def ever_highest(of):
+    """Looks back on all of history, whatever it declares."""
+    return np.fmax.accumulate(of, axis=0) + 0.0 * of
+
+
+def test_looking_back_across_assets_without_end_is_refused(bars):
+    features = FeatureSet({"top": partial(ever_highest, of="close")}).fit(bars)
+    with pytest.raises(ConfigError, match="feature.top looks back further across") as caught:
         FeatureStream(features)
     assert caught.value.code == "SV-F33"
 

@@ -17,8 +17,9 @@ from pipeline.recipe import instantiate
 from stages.audit.futures import FUTURES
 from stages.features import timeframes
 from stages.features.build import FeatureSet
+from stages.features.functions import reads
 from stages.features.returns import log_return
-from stages.features.rows import Rows, reads
+from stages.features.rows import Rows
 from stages.features.stream import FeatureStream
 from stages.features.timeframes import on_closes, on_ranges, resampled, spans
 from stages.features.volatility import realised_volatility
