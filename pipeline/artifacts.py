@@ -149,10 +149,41 @@ def promote(root: Path | str, digest: str, why: str = "", bar: str = "") -> None
     Raises
     ------
     ArtifactError
-        SV-F29 if no intact artifact below `root` has the digest; the old champion stays.
+        SV-F29 if no intact artifact below `root` has the digest, SV-X412 if its certificate says
+        that it leaks; the old champion stays.
     """
-    read(find(root, digest), digest)
+    refuse_unfit(root, digest)
     move(root, promoted(read_pointer(root), digest, bar), why)
+
+
+def refuse_unfit(root: Path | str, digest: str) -> Path:
+    """Folder of the artifact with this digest, if it may serve; whatever else opens, a leak shuts.
+
+    Raises
+    ------
+    ArtifactError
+        SV-F29 if it, or its certificate, is not intact; SV-X412 if a leak was found in it.
+    """
+    from stages.audit.certificate import Certificate
+
+    folder = find(root, digest)
+    read(folder, digest)
+    try:
+        told = json.loads((folder / CERTIFICATE).read_text(encoding="ascii"))
+        certificate = Certificate.from_json(told)
+    except FileNotFoundError:
+        return folder
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _damaged(folder, f"{CERTIFICATE} is not what was written") from error
+    if certificate.verdict == "leak":
+        raise ArtifactError(
+            f"the model {digest[:16]} may not serve, closed: leak audit",
+            code="SV-X412",
+            where=f"{CERTIFICATE}: {'; '.join(map(str, certificate.findings))[:200]}",
+            why="what it earned in the past rests on what nobody could know then",
+            cure="take the leak out, train again, and audit: python -m pipeline.audit model=PATH",
+        )
+    return folder
 
 
 def champion(root: Path | str) -> Path:

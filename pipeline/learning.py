@@ -54,7 +54,7 @@ class Learnt:
         return {name: getattr(self, name) for name in ("learned", "known", "incomplete")}
 
 
-def learn(
+def learn(  # noqa: PLR0913  what is learnt, by what, and when
     pipeline: "SignalPipeline",
     bars: pd.DataFrame,
     y: pd.DataFrame | None = None,
@@ -62,6 +62,7 @@ def learn(
     drifted: bool = False,
     compare: bool = False,
     every: int = 1,
+    at_once: bool | None = None,
 ) -> Learnt:
     """Let `pipeline` learn what matured since the last time.
 
@@ -75,6 +76,8 @@ def learn(
         Whether to ask the model before the update too: `Learnt.frozen`, `Learnt.before`.
     every : int, default=1
         Bars between two updates of stage 3: for benchmarks, which have no time for each.
+    at_once : bool, optional
+        Whether the members do not wait for the next lesson; default where `drifted`.
     """
     panel = pipeline.panel(check_panel(bars))
     y = check_labels(fitted(pipeline, "labels_").label(bars) if y is None else y)
@@ -91,10 +94,13 @@ def learn(
         rows = stretch(panel, ready.index, pipeline.window)
         learnt.frozen = learnt.before.predict(rows).loc[ready.index, ODDS]
     said, lessons = [], pipeline.pending_.lessons_
-    for labels, bar in _blocks(pipeline.pending_, ready, learning, bars, drifted):
+    hurried = drifted if at_once is None else at_once
+    for labels, bar in _blocks(pipeline.pending_, ready, learning, bars, hurried):
         said.append(_learn_block(pipeline, panel, bars, labels, bar, learning, every))
-        if bar is not None and learning is not None:
+        if bar is not None and learning is not None and learning.teaches:
             _teach(pipeline, panel, bar, learning, drifted)
+        elif bar is not None:
+            pipeline.pending_.passed()
     learnt.said, learnt.lessons = pd.concat(said), pipeline.pending_.lessons_ - lessons
     return learnt
 
@@ -104,13 +110,13 @@ def _blocks(
     y: pd.DataFrame,
     learning: Learning | None,
     bars: pd.DataFrame,
-    drifted: bool,
+    hurried: bool,
 ) -> list[tuple[pd.DataFrame, pd.Timestamp | None]]:
     """Labels, and the bar of the lesson after them, or None."""
-    if learning is None or (learning.trees is None and learning.nets is None):
+    if learning is None:
         return [(y, None)]
     blocks = list(pending.blocks(y, learning.every))
-    if drifted and len(blocks) == 1:  # a confirmed change does not wait
+    if hurried and len(blocks) == 1:  # a confirmed change does not wait
         blocks[0] = (blocks[0][0], bars.index.get_level_values("time").max())
     return blocks
 

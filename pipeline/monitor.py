@@ -33,9 +33,11 @@ def main(cfg: "DictConfig") -> None:
             tracker.send(cfg.root)
         if cfg.report:
             from pipeline.report.monitor_page import write_monitor_page
+            from pipeline.updates import read
 
             step("writing the page")
-            write_monitor_page(Path(cfg.report), found, rules, terminal.about(source))
+            about = terminal.about(source)
+            write_monitor_page(Path(cfg.report), found, rules, about, read(cfg.root))
     if cfg.json:
         terminal.show_json(found.record() | {"changed": changed is not None})
         return

@@ -24,15 +24,28 @@ RUNS = 2  # timed, after one that is not; the best counts
 
 
 @dataclass(frozen=True)
-class Model:
+class Candidate:
+    """A stored model, as the gates look at it.
+
+    Attributes
+    ----------
+    folder : Path
+    lineage : Lineage
+    pipeline : SignalPipeline
+    """
+
+    folder: Path
+    lineage: Lineage
+    pipeline: "SignalPipeline"
+
+
+@dataclass(frozen=True)
+class Model(Candidate):
     """A model in a role, and what it said.
 
     Attributes
     ----------
     role, digest : str
-    folder : Path
-    lineage : Lineage
-    pipeline : SignalPipeline
     panel : DataFrame
         What it makes of the bars.
     rows : DataFrame
@@ -41,9 +54,6 @@ class Model:
 
     role: str
     digest: str
-    folder: Path
-    lineage: Lineage
-    pipeline: "SignalPipeline"
     panel: pd.DataFrame
     rows: pd.DataFrame
 
@@ -206,12 +216,12 @@ def refuse_closed_gates(standing: Standing) -> None:
         )
 
 
-def measured(model: Model, bars: pd.DataFrame | None) -> Facts:
+def measured(model: Candidate, bars: pd.DataFrame | None) -> Facts:
     """What the gates ask of a model beside its losses.
 
     Parameters
     ----------
-    model : Model
+    model : Candidate
     bars : DataFrame or None
         The newest bar of each asset is predicted and explained, and timed; None leaves that out.
     """
@@ -250,7 +260,7 @@ def _heard(root: Path | str, role: str, digest: str, source: Source) -> Model:
     lineage, pipeline = registry.lineage(root, digest), SignalPipeline.load(folder)
     panel = pipeline.panel(source.bars)
     rows = shadow.listen(root, lineage, pipeline, source, panel)
-    return Model(role, digest, folder, lineage, pipeline, panel, rows)
+    return Model(folder, lineage, pipeline, role, digest, panel, rows)
 
 
 def _since(rows: pd.DataFrame, bar: str) -> pd.DataFrame:

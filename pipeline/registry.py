@@ -17,6 +17,7 @@ from stages.base import ArtifactError, ConfigError
 
 ROLES = ("champion", "challenger", "previous")
 SHORT = 16  # letters of a digest that people see, and folders are named by
+BRANCH = "branch"  # the fact that a model left the line of its parent
 LONGEST = 10_000  # updates in a row: a longer line of parents goes in a circle
 
 
@@ -42,6 +43,9 @@ class Lineage:
         Part evaluated to the digest of its line in the trial ledger.
     made : str
         UTC, ISO format.
+    branch : str
+        Digest of the nearest of itself and its ancestors that left the line it comes from, see
+        `pipeline.succession`; empty where none did.
     """
 
     model: str
@@ -52,6 +56,12 @@ class Lineage:
     command: str = ""
     trials: Mapping[str, str] = field(default_factory=dict)
     made: str = ""
+    branch: str = ""
+
+    @property
+    def line(self) -> str:
+        """Digest of the model that its line began with: the branch, or else the first."""
+        return self.branch or self.first
 
     @property
     def first(self) -> str:
@@ -118,10 +128,11 @@ def advance(root: Path | str, digest: str, why: str = "") -> Pointer:
     Raises
     ------
     ArtifactError
-        SV-F29 if no intact artifact has the digest; SV-X410 without a champion.
+        SV-F29 if no intact artifact has the digest; SV-X412 if a leak was found in it; SV-X410
+        without a champion.
     """
     now = serving(root)
-    artifacts.read(artifacts.find(root, digest), digest)
+    artifacts.refuse_unfit(root, digest)
     return move(root, replace(now, champion=digest, action="advance"), why)
 
 
@@ -141,7 +152,8 @@ def roll_back(root: Path | str, why: str = "", bar: str = "", to: str | None = N
     Raises
     ------
     ArtifactError
-        SV-F29 if that model is not intact: the present champion stays; SV-X411 if there is none.
+        SV-F29 if that model is not intact, SV-X412 if a leak was found in it: the present champion
+        stays; SV-X411 if there is none.
     """
     now = serving(root)
     to = to or now.previous
@@ -155,7 +167,7 @@ def roll_back(root: Path | str, why: str = "", bar: str = "", to: str | None = N
             why="only what has served can be gone back to without evidence",
             cure="to=DIGEST names a former champion; python -m pipeline.promote tries a new one",
         )
-    artifacts.read(artifacts.find(root, to), to)
+    artifacts.refuse_unfit(root, to)
     return move(root, replace(promoted(now, to, bar), action="roll back"), why)
 
 
@@ -216,12 +228,13 @@ def lineage(root: Path | str, digest: str) -> Lineage:
     folder = artifacts.find(root, digest)
     own, known = facts(folder), models(root)
     ancestors: list[str] = []
-    data, at = [str(own.get("data", ""))], own
+    data, at, branch = [str(own.get("data", ""))], own, digest if own.get(BRANCH) else ""
     while (parent := at.get("parent")) and parent != digest and len(ancestors) < LONGEST:
         ancestors.append(str(parent))
         if parent not in known:
             break
         at = facts(known[parent])
+        branch = branch or (str(parent) if at.get(BRANCH) else "")
         data.append(str(at.get("data", "")))
     first = ancestors[-1] if ancestors else digest
     run = _run(root, first)
@@ -236,6 +249,7 @@ def lineage(root: Path | str, digest: str) -> Lineage:
         str(run.get("command", "")),
         dict(run.get("trials", {})),
         str(own.get("made", "")),
+        branch,
     )
 
 

@@ -71,7 +71,8 @@ def due(found: Watched, every: int, drift: bool = True, words: Sequence[str] = (
     mine = (*old, *words)
     settled = len(found.drift.bars)
     strong = ACTIONS.index(found.drift.action) >= ACTIONS.index("retrain")
-    if "challenger" in found.standing.models:
+    beside = found.standing.models.get("challenger")
+    if beside is not None and beside.lineage.first != model.lineage.first:
         return Due(False, "a challenger is in the shadow already", mine)
     if drift and strong:
         return Due(True, f"drift: {found.drift.text}", mine)

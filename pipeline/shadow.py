@@ -22,7 +22,7 @@ COLUMNS = [*ODDS, "side", "end", "model"]
 
 
 def read(root: Path | str, first: str) -> pd.DataFrame:
-    """Rows of the line of models that began with the one trained as `first`.
+    """Rows of the line of models that began with `first`, see `Lineage.line`.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def listen(  # noqa: PLR0913  who speaks, of what, and where it is kept
     DataFrame of shape (N, 6)
         As `read`.
     """
-    rows = read(root, model.first)
+    rows = read(root, model.line)
     fresh = newer_rows(panel, rows, pipeline.learned_until_)
     if len(fresh):
         near = stretch(panel, fresh, pipeline.window)
@@ -97,7 +97,7 @@ def listen(  # noqa: PLR0913  who speaks, of what, and where it is kept
     if len(times) > kept:
         rows = rows[rows.index.get_level_values("time") >= times[-kept]]
     table = rows.reset_index()
-    replace_atomic(_place(root, model.first), lambda path: table.to_parquet(path, index=False))
+    replace_atomic(_place(root, model.line), lambda path: table.to_parquet(path, index=False))
     return rows
 
 

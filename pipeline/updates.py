@@ -34,6 +34,8 @@ class Update:
         The `Learning`, as `recipe.describe` writes it; None where stage 3 alone learnt.
     drifted : bool
         Whether a change of the market was confirmed.
+    answer : mapping
+        What was done about alarms, see `pipeline.answers.Answer.record`; empty without a watch.
     counts : mapping of str to int
         Rows ``learned``, ``known``, ``incomplete``; ``lessons`` of the members.
     prequential, frozen : mapping
@@ -59,6 +61,7 @@ class Update:
     data: Mapping[str, Any]
     settings: Any = None
     drifted: bool = False
+    answer: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     prequential: Mapping[str, Any] = field(default_factory=dict)
     frozen: Mapping[str, Any] = field(default_factory=dict)
@@ -125,6 +128,11 @@ def read(root: Path | str) -> list[Update]:
             raise _changed(path, number)
         found.append(_update(values, _sha256(line)))
     return found
+
+
+def answered(root: Path | str) -> set[str]:
+    """Names of all alarms that an update of `root` has answered."""
+    return {name for update in read(root) for name in update.answer.get("alarms", ())}
 
 
 def _update(values: dict[str, Any], digest: str) -> Update:

@@ -11,8 +11,6 @@ from pipeline.certificates import carry_certificate
 from pipeline.data.bars import digest as bars_digest
 from pipeline.learning import Learnt, learn, remembered
 from pipeline.lock import lock
-from pipeline.pointer import read_pointer
-from pipeline.registry import advance
 from pipeline.tracking import git_commit
 from pipeline.updates import Update, enter, read
 from pipeline.versions import versions
@@ -36,6 +34,7 @@ def step(
     learning: Learning | None = None,
     drifted: bool = False,
     labels: str = "data",
+    answer: Mapping[str, Any] | None = None,
 ) -> Update:
     """Let a pipeline learn what matured, and describe what that did.
 
@@ -47,11 +46,14 @@ def step(
         See `SignalPipeline.update`.
     labels : str, default='data'
         Where a given `y` comes from.
+    answer : mapping, optional
+        What is done about alarms, see `pipeline.answers.Answer.record`.
     """
+    answer = dict(answer or {})
     parent = pipeline.digest
     seed = learning.seed if learning is not None else 0
     probe, known = remembered(pipeline, PROBE, seed)  # before new rows take the place of old ones
-    learnt = learn(pipeline, bars, y, learning, drifted, compare=True)
+    learnt = _learnt(pipeline, (bars, y), learning, drifted, answer)
     times = bars.index.get_level_values("time")
     data = {
         "from": times.min().isoformat(),
@@ -67,12 +69,26 @@ def step(
         data,
         None if learning is None else recipe.describe(learning),
         drifted,
+        answer,
         {**learnt.counts, "lessons": learnt.lessons},
         **_measured(learnt, pipeline.stack_, probe, known, pipeline.replay.regime),
         memory=pipeline.replay_.summary(),
         code=git_commit(),
         libraries=versions(),
     )
+
+
+def _learnt(
+    pipeline: "SignalPipeline",
+    known: tuple[pd.DataFrame, pd.DataFrame | None],
+    learning: Learning | None,
+    drifted: bool,
+    answer: Mapping[str, Any],
+) -> Learnt:
+    if answer.get("stop"):
+        pipeline.record_.skill_.restart()
+    hurried = answer.get("at_once")
+    return learn(pipeline, *known, learning, drifted, compare=True, at_once=hurried)
 
 
 def _measured(
@@ -100,18 +116,17 @@ def _measured(
     return {"prequential": told, "frozen": frozen, "regimes": regimes, "transfer": moved}
 
 
-def store(  # noqa: PLR0913  what is stored, and where
+def store(
     root: Path | str,
     pipeline: "SignalPipeline",
     update: Update,
     old: Path,
     facts: Mapping[str, Any],
-    champion: bool,
 ) -> Path:
-    """Write the updated model, its record, and last the pointer: each whole or not at all.
+    """Write the updated model and its record: each whole or not at all; no pointer moves.
 
-    A process that dies at any moment leaves the model that served before, or this one; whatever
-    it had written is written again, the same, by the next update.
+    A process that dies at any moment leaves what there was; whatever it had written is written
+    again, the same, by the next update.
 
     Parameters
     ----------
@@ -123,8 +138,6 @@ def store(  # noqa: PLR0913  what is stored, and where
         Folder of the model before: its certificate is carried on.
     facts : mapping
         What the sidecar says beside the parent and the counts.
-    champion : bool
-        Whether the model takes the place of the champion.
 
     Returns
     -------
@@ -137,12 +150,6 @@ def store(  # noqa: PLR0913  what is stored, and where
         carry_certificate(old, model)
         if update.child != update.parent:
             enter(root, update)
-        now = read_pointer(root)
-        if champion and now is not None and now.champion == update.parent:
-            if update.child != update.parent:
-                advance(root, update.child, "update")
-        elif champion:
-            artifacts.promote(root, update.child, "update")
     return model
 
 
@@ -178,7 +185,7 @@ def repeat(
             pipeline = SignalPipeline.load(artifacts.find(root, update.parent))
         then, labels = _as_of(update, bars, y)
         learning = None if update.settings is None else recipe.build(update.settings)
-        learn(pipeline, then, labels, learning, update.drifted)
+        _learnt(pipeline, (then, labels), learning, update.drifted, update.answer)
         values, parts = pipeline.content()
         digest = artifacts.digest_of(values, parts)
         reached[digest] = State(values, parts)

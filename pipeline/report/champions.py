@@ -4,10 +4,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
 
+from pipeline.answers import Answer
 from pipeline.cards import card, markdown
 from pipeline.files import write_atomic
 from pipeline.pointer import Pointer
@@ -16,6 +18,7 @@ from pipeline.registry import SHORT
 from pipeline.report import terminal
 from pipeline.report.document import write_document
 from pipeline.retraining import Due
+from pipeline.succession import Step
 from pipeline.watching import Watched
 from stages.online.ab import Comparison, Outcome
 from stages.online.drift import KINDS, DriftReport
@@ -31,6 +34,30 @@ def show_change(pointer: Pointer, as_json: bool = False) -> None:
         terminal.console.print(f"{role:<11}{digest[:SHORT]}", highlight=False)
     said = f"change {pointer.number}, {pointer.action}: {pointer.why or 'no reason given'}"
     terminal.console.print(said, style="dim", highlight=False, markup=False)
+
+
+def show_updates(done: Sequence[Step], answer: Answer, as_json: bool = False) -> None:
+    """What updates learnt, which model came of which, where each went, and what alarmed."""
+    if as_json:
+        first, *others = (_update_values(step) for step in done)
+        asked = {"actions": list(answer.actions), "stopped": answer.stop}
+        terminal.show_json(first | {"also": others, "alarms": list(answer.alarms)} | asked)
+        return
+    for step in done:
+        terminal.show_update(step.update.counts, step.model, step.update.parent)
+        if step.placed.role or step.placed.why:
+            said = ", ".join(filter(None, (step.placed.role, step.placed.why)))
+            terminal.console.print(f"it is: {said}", highlight=False, markup=False)
+    for alarm in answer.alarms:
+        terminal.console.print(f"alarm: {alarm}", highlight=False, markup=False)
+    if "retrain" in answer.actions:
+        terminal.console.print("a new training is asked for: python -m pipeline.retrain")
+
+
+def _update_values(step: Step) -> dict[str, Any]:
+    names = ("lessons", "learned", "known", "incomplete")
+    said = {"model": str(step.model), "parent": step.update.parent, "role": step.placed.role}
+    return said | {"why": step.placed.why} | {name: step.update.counts[name] for name in names}
 
 
 def models_table(standing: Standing) -> Table:

@@ -1,6 +1,6 @@
 """The models of a root on one offline page: who serves, what drifts, what comes next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from pipeline.registry import SHORT
 from pipeline.report.champions import drift_lines, state_lines
 from pipeline.report.document import div, write_document
 from pipeline.report.figures import BUY, DASHED, INKS, SELL, reliability, styled
+from pipeline.report.learnt import forgetting
+from pipeline.updates import Update
 from pipeline.watching import Watched
 from stages.online.drift import KINDS, DriftReport
 from stages.online.duel import Duel
@@ -41,7 +43,9 @@ class Row:
 Tabled = tuple[str, tuple[str, ...], list[Row]]  # heading, names of columns, lines
 
 
-def write_monitor_page(path: Path, found: Watched, rules: Promotion, about: str) -> None:
+def write_monitor_page(
+    path: Path, found: Watched, rules: Promotion, about: str, updates: Sequence[Update] = ()
+) -> None:
     """Write the page; it asks nothing of the network.
 
     Parameters
@@ -51,7 +55,10 @@ def write_monitor_page(path: Path, found: Watched, rules: Promotion, about: str)
     rules : Promotion
     about : str
         What the data are and are not.
+    updates : sequence of Update
+        That were made in this root, the oldest first.
     """
+    sections = [*monitor_sections(found, rules), *update_sections(updates)]
     write_document(
         path,
         "monitor_page.html",
@@ -62,7 +69,7 @@ def write_monitor_page(path: Path, found: Watched, rules: Promotion, about: str)
         next=found.next,
         state=[*state_lines(found), *drift_lines(found.drift)],
         tables=list(monitor_tables(found)),
-        sections=list(monitor_sections(found, rules)),
+        sections=sections,
     )
 
 
@@ -138,6 +145,16 @@ def monitor_sections(found: Watched, rules: Promotion) -> Iterator[Section]:
             "for too long to be judged."
         )
         yield "Inputs", note, div(moved(found.drift.shift))
+
+
+def update_sections(updates: Sequence[Update]) -> Iterator[Section]:
+    """What updates learnt and forgot, where any measured it."""
+    if any(update.regimes for update in updates):
+        note = (
+            "Each update spoke of its rows before it learnt them. Below: what that did to rows of "
+            "the memory; above 0 is forgetting."
+        )
+        yield "Learning and forgetting", note, div(forgetting(updates))
 
 
 def capital(duel: Duel, needed: float, sides: tuple[str, str]) -> go.Figure:

@@ -73,6 +73,11 @@ class Learning:
                 f"got {self.share} and {self.share_drifted}"
             )
 
+    @property
+    def teaches(self) -> bool:
+        """Whether any member learns; else matured rows only wait, those of the last bars."""
+        return self.trees is not None or self.nets is not None
+
     def teach(
         self,
         stages: tuple[TreeFilter, Stage | None],
@@ -186,6 +191,11 @@ class Pending:
         self.rows_ = replace(self.rows, policy=None)
         self.bars_, self.lessons_ = 0, self.lessons_ + 1
         self.taught_, self.words_ = bar, words
+        return self
+
+    def passed(self) -> Self:
+        """A lesson was due, and no member was to learn: what waited for it is let go."""
+        self.rows_, self.bars_ = replace(self.rows, policy=None), 0
         return self
 
     def open_words(self, panel: pd.DataFrame, rows: pd.Index) -> pd.DataFrame:

@@ -31,7 +31,9 @@ DATA = (  # the same market, for the commands
     *("data=synthetic", "features=given", "labels=given", "costs=none", "horizon=1", "delay=0"),
     *(f"data.market.times={BARS}", f"data.market.assets={ASSETS}", "data.market.snr=3.0"),
 )
-TREES = TreeFilter({"lightgbm": LGBMClassifier(n_estimators=8, num_leaves=7, verbosity=-1)})
+TREES = TreeFilter(
+    {"lightgbm": LGBMClassifier(n_estimators=8, num_leaves=7, n_jobs=1, verbosity=-1)}
+)
 GATES = "promotion.gates=[evidence,bars,loss,calibration,additivity]"
 
 

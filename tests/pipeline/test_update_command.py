@@ -33,8 +33,9 @@ def root(trained, tmp_path):
 
 def test_members_learn_where_the_configuration_says_so_and_it_can_be_repeated(root):
     was = SignalPipeline.load(artifacts.champion(root))
-    words = [*LATER, f"root={root}"]
+    words = [*LATER, f"root={root}", "promotion.gates=[]"]
     said = json.loads(ok(command("update", *words, "online=members", "json=true")).out)
+    assert said["role"] == "champion"
     assert said["lessons"] == 2  # 40 bars matured; one every 20
     now = SignalPipeline.load(artifacts.champion(root))
     for name in ("filter", "refiner"):

@@ -10,12 +10,17 @@ from unittest import mock
 import pytest
 
 from pipeline import artifacts, updates, updating
+from pipeline.answers import Answer
 from pipeline.lock import lock
 from pipeline.pointer import read_pointer
+from pipeline.report.learnt import forgetting
+from pipeline.report.monitor_page import update_sections
 from pipeline.signal_pipeline import SignalPipeline
+from pipeline.succession import carry_out
 from stages.base import StoreError
 from stages.filter.relearn import TreeLearning
 from stages.online.learning import Learning
+from stages.online.promotion import Promotion
 from stages.online.replay import ReplayBuffer
 from tests.conftest import before, ended, times_of, tiny_pipeline
 
@@ -41,11 +46,11 @@ def root(young, tmp_path):
 
 def step(root, market, bars, learning=ALL, drifted=False):
     """One update of the champion, with what was known `bars` bars before the end."""
-    folder = artifacts.champion(root)
-    pipeline, known = SignalPipeline.load(folder), before(market.panel, bars)
-    update = updating.step(pipeline, known, ended(market.y, known), learning, drifted)
-    updating.store(root, pipeline, update, folder, {}, champion=True)
-    return update
+    known = before(market.panel, bars)
+    answer, labelled = Answer(told=drifted), (known, ended(market.y, known))
+    todo = [(artifacts.champion(root), learning)]
+    [made] = carry_out(root, todo, labelled, answer, Promotion(gates=[]), {})
+    return made.update
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +103,22 @@ def test_a_record_says_what_was_learnt_and_what_was_forgotten(three, tiny_market
     assert update.transfer["backward"] == pytest.approx(sum(change) / len(change))
     assert update.data["to"] == times_of(before(tiny_market.panel, 6)).max().isoformat()
     assert update.memory["policy"] == "fair"
+
+
+def test_the_picture_shows_what_each_update_learnt_and_forgot(three):
+    made = updates.read(three)
+    figure = forgetting(made)
+    said, frozen, *regimes = figure.data
+    assert list(said.y) == [u.prequential["log_loss"] for u in made]
+    assert list(frozen.y) == [u.frozen["log_loss"] for u in made]
+    assert len(regimes) == len(made[0].regimes["before"])
+    first = min(made[1].regimes["before"])
+    was, now = (made[1].regimes[when][first]["log_loss"] for when in ("before", "after"))
+    assert regimes[0].y[1] == pytest.approx(now - was)
+    [(heading, _, element)] = update_sections(made)
+    assert heading == "Learning and forgetting"
+    assert "plotly" in element
+    assert not list(update_sections([]))
 
 
 def test_a_changed_line_shows(three, tmp_path):

@@ -1,7 +1,8 @@
 """What does learning online help, and forget? ``python -m experiments.benchmarks.online.run``.
 
-Words: ``seeds=5``, ``assets=20``, ``markets=flip,recurring,stationary,poisoned``, ``nets=false``
-(the ways with nets too), ``ways=all`` (``few``: what the replay share is compared among),
+Words: ``seeds=5``, ``first=100`` (the first of them), ``assets=20``,
+``markets=flip,recurring,stationary,poisoned``, ``nets=false`` (the ways with nets too),
+``ways=all`` (``few``: what the replay share is compared among),
 ``cost=true`` (what an update costs), ``folder=PATH`` (where finished
 jobs are kept, so that a run goes on where it stopped), ``readme=true`` (puts the tables into the
 README).
@@ -47,6 +48,7 @@ from stages.signal import ODDS  # noqa: E402
 README = Path(__file__).with_name("README.md")
 WORDS = {
     "seeds": "5",
+    "first": "100",
     "assets": "20",
     "markets": "flip,recurring,stationary,poisoned",
     "nets": "false",
@@ -57,6 +59,12 @@ WORDS = {
 }
 MORE = {way.name for way in WAYS if way.alarmed or way.retrained or "grown" in way.name}
 MORE |= {"trees, decay .9, share .5"}
+CALM = {  # not asked where little happens
+    "trees, decay .5, share 0.1",
+    "trees, decay .5, share 1",
+    "the same, stage 3 at every bar",
+}
+REMEMBERED, WARM = 113, 300  # bars: of the volatility of labels, and of the longest feature
 RUN = 20  # bars of the trailing mean by which a recovery is dated
 COLUMNS = {  # of each market: name of the column, first and last bar of the mean skill
     "flip": {
@@ -181,17 +189,23 @@ def costs() -> list[str]:
     whole = time.process_time() - start
     lines = ["| work | s | share of training anew | goal |", "|---|---|---|---|"]
     lines.append(f"| training anew, {len(past):,} bars | {whole:.1f} | | |")
+    trees = replace(learning, nets=None)
+    # what volatility remembers, the warm-up, and the bars since the last time
+    recent = bars.groupby(level="asset").tail(REMEMBERED + WARM + 57)
     ways = {
-        "stage 3": None,
-        "stages 1 and 3, two lessons": replace(learning, nets=None),
-        "all stages, two lessons": learning,
+        "stage 3": (bars, None),
+        "stages 1 and 3, two lessons": (bars, trees),
+        "all stages, two lessons": (bars, learning),
+        "stage 3, given recent bars only": (recent, None),
+        "stages 1 and 3, given recent bars only": (recent, trees),
+        "all stages, given recent bars only": (recent, learning),
     }
-    for name, how in ways.items():
+    for name, (known, how) in ways.items():
         took = []
         for _ in range(3):
             model = recipe.build(state.values["recipe"]).restore(state)
             start = time.process_time()
-            learnt = learn(model, bars, None, how)
+            learnt = learn(model, known, None, how)
             took.append(time.process_time() - start)
         share = float(np.median(took)) / whole
         lines.append(
@@ -211,7 +225,8 @@ def main(words: list[str]) -> None:
     folder = Path(given["folder"]) if given["folder"] else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    seeds, assets = range(int(given["seeds"])), int(given["assets"])
+    first, assets = int(given["first"]), int(given["assets"])
+    seeds = range(first, first + int(given["seeds"]))
     ways = [way for way in WAYS if given["nets"] == "true" or not way.nets]
     ways = [way for way in ways if given["ways"] != "few" or way.name not in MORE]
     stay = [way for way in ways if way.name == "frozen"]
@@ -222,17 +237,22 @@ def main(words: list[str]) -> None:
         f"has a skill of {interval(level)}.",
         "",
     ]
-    for market in given["markets"].split(","):
-        runs = [job(market, seed, assets, ways, folder) for seed in seeds]
-        parts += [f"**{market}**", "", *table(market, runs, level), ""]
+    runs: dict[str, list[dict]] = {market: [] for market in given["markets"].split(",")}
+    for seed in seeds:
+        for market, found in runs.items():
+            calm = market not in ("flip", "recurring")
+            asked = [way for way in ways if not calm or way.name not in CALM]
+            found.append(job(market, seed, assets, asked, folder))
+    for market, found in runs.items():
+        parts += [f"**{market}**", "", *table(market, found, level), ""]
     if given["cost"] == "true":
         parts += ["**cost**", "", *costs(), ""]
     text = "\n".join(parts)
     print(text)
     if given["readme"] == "true":
-        first, last = "<!-- tables begin -->", "<!-- tables end -->"
-        head, _, rest = README.read_text().partition(first)
-        README.write_text(f"{head}{first}\n{text}{last}{rest.partition(last)[2]}")
+        begin, end = "<!-- tables begin -->", "<!-- tables end -->"
+        head, _, rest = README.read_text().partition(begin)
+        README.write_text(f"{head}{begin}\n{text}{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from stages.filter.relearn import TreeLearning
 from stages.filter.tree_filter import TreeFilter
 from stages.folds import PurgedWalkForward
 from stages.labels import Given
-from stages.markets.drift import drift_flip, drift_recurring
+from stages.markets.drift import drift_covariate, drift_flip, drift_recurring
 from stages.markets.market import Market
 from stages.markets.planted import tabular
 from stages.online.learning import Learning
@@ -62,10 +62,11 @@ class Stream:
 
 
 def stream(name: str, seed: int, assets: int) -> Stream:
-    """``flip``, ``recurring``, ``stationary`` or ``poisoned``, at strength 1."""
+    """``flip``, ``recurring``, ``covariate``, ``stationary`` or ``poisoned``, at strength 1."""
     made: dict[str, Callable[[], Market]] = {
         "flip": partial(drift_flip, at=FLIP / TIMES),
         "recurring": partial(drift_recurring, at=FLIP / TIMES, back=BACK / TIMES),
+        "covariate": partial(drift_covariate, at=FLIP / TIMES),
         "stationary": tabular,
         "poisoned": tabular,
     }
@@ -132,6 +133,7 @@ class Way:
     nets: bool = False
     alarmed: bool = False
     twins: bool = False
+    every: int = EVERY
 
 
 def members(share: float, decay: float = 0.5, nets: bool = False, **trees: object) -> Learning:
@@ -149,6 +151,12 @@ WAYS = [
     Way("trees, decay .9, alarm 40 bars late", members(0.5, 0.9), alarmed=True),
     Way("trees grown on top, share .5", members(0.5, boosted="grow")),
     Way("a live booster beside the old", members(0.1, only=["live"], forest=0.0), twins=True),
+    Way(
+        "the same, stage 3 at every bar",
+        members(0.1, only=["live"], forest=0.0),
+        twins=True,
+        every=1,
+    ),
     Way("trained anew each 250 bars", retrained=True),
     Way("with nets: frozen", frozen=True, nets=True),
     Way("with nets: stage 3", nets=True),
@@ -183,7 +191,7 @@ def lived(way: Way, at: Stream, state: State, fresh: SignalPipeline) -> pd.DataF
     said = []
     for stop in stops:
         loud = way.alarmed and any(stop == c + ALARM + CALM for c in at.changes)
-        said.append(learn(model, *at.upto(stop), way.learning, loud, every=EVERY).said)
+        said.append(learn(model, *at.upto(stop), way.learning, loud, every=way.every).said)
     return pd.concat(said).sort_index()
 
 
