@@ -64,14 +64,10 @@ def outdated(why: pd.Series, expires: pd.DatetimeIndex, as_of: pd.Timestamp | No
     """
     now = why.index.get_level_values("time").max() if as_of is None else as_of
     newest = last_rows(why.to_frame()).index
-    stale = {
-        row: f"staleness: expired {end:%Y-%m-%d %H:%M} UTC"
-        for row, end in zip(newest, expires, strict=True)
-        if end < now
-    }
     said = why.copy()
-    for row, text in stale.items():
-        said[row] = text
+    late = np.flatnonzero(np.asarray(expires < now))
+    for at in late.tolist():  # to walk through an index is dear
+        said[newest[at]] = f"staleness: expired {expires[at]:%Y-%m-%d %H:%M} UTC"
     return said
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ def to_signals(pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
     reasons = {} if why is None else _reasons(pipeline, panel, why)
     trails = _trails(panel)
     out = Signals()
-    rows: Sequence[Mapping[str, Any]] = panel.to_dict("records")  # type: ignore[assignment]
+    rows = _records(panel)
     for at, (row, trail) in enumerate(zip(rows, trails, strict=True)):
         asset, time = panel.index[at]
         abstains = row["status"] == "abstain"
@@ -173,7 +173,8 @@ def _reasons(
     pipeline: "SignalPipeline", panel: pd.DataFrame, why: Explanation
 ) -> dict[tuple[Any, Any], Reasons]:
     """What travels with each explained row, from the point of view of the side that leads."""
-    rows = why.output.index
+    rows: Any = why.output.index
+    rows = rows.remove_unused_levels()  # to walk through it turns whole levels into objects
     said = panel.loc[rows]
     kinds = by_family(why, families(why.contributions.columns, pipeline.features_))
     names, stages = [*map(str, why.contributions)], [*map(str, why.by_stage)]
@@ -188,7 +189,7 @@ def _reasons(
         )
     )
     first = np.argsort(-np.abs(pushes), axis=1, kind="stable")[:, : pipeline.explainer.top]
-    records: Sequence[Mapping[str, Any]] = said.to_dict("records")  # type: ignore[assignment]
+    records = _records(said)
     lags = _lags(why, dict(zip(rows, sides, strict=True)))
     references, raw_gap = references_hash(pipeline.references_), why.raw_gap.to_numpy()
     return {
@@ -208,6 +209,12 @@ def _reasons(
         )
         for i, (row, side) in enumerate(zip(rows, sides, strict=True))
     }
+
+
+def _records(panel: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as mappings: what `to_dict` gives, which takes each column apart with its index."""
+    names = panel.columns.tolist()
+    return [dict(zip(names, row, strict=True)) for row in panel.to_numpy(dtype=object)]
 
 
 def _lags(why: Explanation, sides: Mapping[Any, int]) -> dict[Any, list[Lag]]:

@@ -60,20 +60,27 @@ def append(connection: sa.Connection, now: int, rows: Sequence[Row], name: str) 
     return new
 
 
-def restate(connection: sa.Connection, now: int, rows: Sequence[Row], name: str) -> int:
-    """Store rows that equal no stored revision of their key as the next one; return how many."""
+def restate(connection: sa.Connection, now: int, rows: Sequence[Row]) -> list[int]:
+    """Store rows that equal no stored revision of their key as the next one.
+
+    Returns
+    -------
+    list of int
+        Which rows are new, with rising ids.
+    """
     contents: dict[tuple[Any, ...], dict[int, tuple[str, str]]] = {}
     for row in _stored(connection, rows):
         contents.setdefault(_key(row)[:-1], {})[row["revision"]] = _content(row)
-    new = []
-    for row in rows:
+    new, places = [], []
+    for at, row in enumerate(rows):
         revisions = contents.setdefault(_key(row | {"revision": 0})[:-1], {})
         if _content(row) not in revisions.values():
             revision = max(revisions, default=-1) + 1
             revisions[revision] = _content(row)
             new.append(row | {"revision": revision})
+            places.append(at)
     _add(connection, now, new)
-    return len(new)
+    return places
 
 
 def count(connection: sa.Connection) -> int:

@@ -144,7 +144,7 @@ class SignalStore:
             How many revisions were new.
         """
         added = [rows.row_of(s, config, strategy) for s in signals]
-        return self.database.write(lambda c: restate(c, self._now(), added, self._name))
+        return self.database.write(lambda c: len(restate(c, self._now(), added)))
 
     def outcome(
         self, id: int, label: int, ret: float, ended: pd.Timestamp, excess: float | None = None

@@ -108,6 +108,59 @@ EVENTS = sa.Table(
     sqlite_strict=True,
 )
 
+# of streams: work in hand, so that rows may go or change
+
+BARS = sa.Table(
+    "bars",
+    METADATA,
+    sa.Column("id", WHOLE, primary_key=True, autoincrement=False),  # rising, as they were stored
+    _text("source"),
+    _text("asset"),
+    _time("time"),
+    sa.Column("revision", WHOLE, nullable=False),
+    _text("message"),
+    sa.Column("bar", JSON, nullable=False),
+    _time("stored"),
+    sa.UniqueConstraint("source", "asset", "time", "revision", name="bars_key"),
+    sa.Index("bars_by_source", "source", "id"),
+    sa.Index("bars_by_message", "source", "message"),
+    sqlite_strict=True,
+)
+
+OUTBOX = sa.Table(
+    "outbox",
+    METADATA,
+    sa.Column("signal", WHOLE, primary_key=True, autoincrement=False),
+    _text("source"),
+    sqlite_strict=True,
+)
+
+QUARANTINE = sa.Table(
+    "quarantine",
+    METADATA,
+    sa.Column("id", WHOLE, primary_key=True, autoincrement=False),
+    _text("source"),
+    _text("message"),
+    _text("kind"),
+    _text("reason"),
+    _text("content"),
+    sa.Column("deliveries", WHOLE, nullable=False),
+    _time("stored"),
+    sa.Column("replayed", WHOLE),  # when it was taken up again
+    sa.UniqueConstraint("source", "message", name="quarantine_key"),
+    sqlite_strict=True,
+)
+
+STREAM_COUNTS = sa.Table(
+    "stream_counts",
+    METADATA,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", WHOLE, nullable=False),
+    _time("at"),
+    sqlite_strict=True,
+)
+
 
 def columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
     """The columns of a table, JSON as the text that it is stored as."""

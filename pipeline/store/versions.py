@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from pipeline.store.tables import METADATA
 from stages.base import StoreError
 
-HEAD = "0002"
+HEAD = "0003"
 FOLDER = Path(__file__).parent / "migrations"
 TABLE = "sieve_alembic_version"  # `alembic_version` is that of other tools (MLflow, Optuna)
 _ONE = Lock()  # Alembic's context belongs to the process
