@@ -7,6 +7,7 @@ from pipeline.cli import entry
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pipeline.account import Laps
     from pipeline.signal_pipeline import SignalPipeline
     from pipeline.signals import Signals
     from stages.risk.emission import Emission
@@ -17,6 +18,7 @@ def main(cfg: "DictConfig") -> None:
     """Load the model, predict the newest bar of each asset (or all), write, show."""
     from pathlib import Path
 
+    from pipeline.account import Laps
     from pipeline.assemble import assemble, flag, instant, load_model, load_source, model_folder
     from pipeline.certificates import standing
     from pipeline.lock import lock
@@ -39,7 +41,8 @@ def main(cfg: "DictConfig") -> None:
     emission = assemble(cfg, "emit")
     if cfg.store:
         SignalStore(cfg.store).close()  # one that cannot be opened is refused before all else
-    with terminal.steps(quiet=cfg.json) as step:
+    with terminal.steps(quiet=cfg.json) as say:
+        step = Laps(say)
         step("loading the model")
         pipeline = load_model(cfg)
         step("reading the data")
@@ -52,7 +55,7 @@ def main(cfg: "DictConfig") -> None:
                 write_signals(Path(cfg.output), signals, terminal.config_digest(cfg))
         if cfg.store:
             step("storing")
-            said = _store(cfg, signals, pipeline, emission)
+            said = _store(cfg, signals, pipeline, emission, step)
         if cfg.report:
             from pipeline.report.page import write_page
 
@@ -70,9 +73,15 @@ def main(cfg: "DictConfig") -> None:
 
 
 def _store(
-    cfg: "DictConfig", signals: "Signals", pipeline: "SignalPipeline", emission: "Emission | None"
+    cfg: "DictConfig",
+    signals: "Signals",
+    pipeline: "SignalPipeline",
+    emission: "Emission | None",
+    laps: "Laps",
 ) -> str:
-    """Store signals, each with a verdict where there are rules; return what came of it in words."""
+    """Store signals, with verdicts where there are rules, and an account; say what came of it."""
+    from pipeline.account import account
+    from pipeline.jsonlog import run_id
     from pipeline.report import terminal
     from pipeline.report.words import stored_sentence
     from pipeline.store.emission import Rules
@@ -86,7 +95,9 @@ def _store(
         before = store.last()
         digest = terminal.config_digest(cfg)
         new = store.append(signals, digest, strategy=cfg.strategy, rules=rules)
-        return stored_sentence(len(signals), new, store.verdicts(before))
+        verdicts = store.verdicts(before)
+        store.event("run", **account(signals, new, verdicts, laps.seconds()), run=run_id())
+        return stored_sentence(len(signals), new, verdicts)
 
 
 if __name__ == "__main__":

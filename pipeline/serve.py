@@ -45,6 +45,7 @@ def main(cfg: "DictConfig") -> None:
             server_header=False,
             proxy_headers=False,  # an address that a client may write is no address
             h11_max_incomplete_event_size=1 << 15,
+            timeout_keep_alive=30,  # longer than a busy client or a proxy pauses
             timeout_graceful_shutdown=10,
         )
     )
@@ -100,6 +101,7 @@ def _parts(cfg: "DictConfig") -> "Parts":
         reader(cfg.data),
         settings_of(cfg, terminal.config_digest),
         model=Path(cfg.model) if cfg.model else None,
+        alerts=assemble(cfg, "alerts"),
         about=terminal.SURVIVORS if cfg.data.get("survivors") else "Estimates, not advice.",
     )
 

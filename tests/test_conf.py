@@ -74,7 +74,8 @@ def test_every_command_composes_a_pipeline(name):
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
-def test_every_choice_is_built(choice, folder):
+def test_every_choice_is_built(choice, folder, monkeypatch):
+    monkeypatch.setenv("SIEVE_WEBHOOK", "http://127.0.0.1:9/")
     group, name = choice.parent.name, choice.stem
     needed = [word.format(folder) for word in NEEDED.get(f"{group}/{name}", [])]
     built = assemble(composed(config_of(group), f"{group}={name}", *needed), key_of(group))
@@ -84,6 +85,7 @@ def test_every_choice_is_built(choice, folder):
 def config_of(group):
     """Some groups are no part of the pipeline, so not every command composes one."""
     own = {"portfolio": "rebalance", "drift": "monitor", "promotion": "monitor"}
+    own["alerts"] = "schedule"
     return own.get(group, "config")
 
 
@@ -131,6 +133,24 @@ def test_one_horizon_one_seed_and_one_window_reach_everything():
 def test_costs_are_those_of_the_group():
     pipeline = assemble(composed("config", "costs.equity=33"), "pipeline")
     assert pipeline.decide.cost(["equity"])[0] == pytest.approx(33e-4)
+
+
+def test_every_class_of_an_instrument_has_its_cost_and_its_band():
+    cfg = composed("predict")
+    table, assets = assemble(cfg, "instruments"), assemble(cfg, "assets")
+    classes = {*table.classes([*table.table, "none"]), "daily_option"}
+    assert {"equity", "etf", "bond", "safe", "index"} <= classes
+    assert classes <= cfg.costs.keys()
+    bands = {name: assets.of(name).band for name in sorted(classes - {"index"})}
+    assert bands == {
+        "daily_option": (70, 95),
+        "equity": (30, 80),
+        "etf": (20, 70),
+        "bond": (5, 40),
+        "safe": (0, 20),
+    }
+    cost = assemble(cfg, "pipeline").decide.cost(["equity", "etf", "bond", "safe", "nonsense"])
+    assert [round(10_000 * x, 6) for x in cost] == [10, 4, 4, 4, 20]
 
 
 def test_every_value_has_its_place_in_a_dataclass():

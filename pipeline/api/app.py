@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pipeline.api import pages, routes
+from pipeline.alerts import Alerts
+from pipeline.api import pages, routes, status
 from pipeline.api.gate import Gate
 from pipeline.api.metrics import Metrics
 from pipeline.api.problems import Problem, of_http, of_validation, response, status_of
@@ -21,6 +22,7 @@ from pipeline.api.service import Parts, Service
 from stages.base import SieveError
 
 TITLE = "Sieve"
+LOOK = 60  # seconds between two looks for what is wrong
 ABOUT = (
     "Trading signals with their odds, doubts and reasons. Every error is problem+json with its "
     "code, its cause and its cure."
@@ -52,7 +54,7 @@ def build(parts: Parts) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    app.state.metrics = Metrics(service.gauges)
+    app.state.metrics = Metrics(lambda: status.gauges(service))
     app.include_router(routes.api)
     app.include_router(routes.open_api)
     if parts.settings.page:
@@ -76,13 +78,18 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     """Load the model, watch the pointer and answer predictions, until the service ends."""
     service: Service = app.state.service
     await asyncio.to_thread(service.live.refresh)
-    tasks = [asyncio.create_task(service.batcher.run()), asyncio.create_task(_watch(service))]
+    work = [service.batcher.run(), _watch(service)]
+    if service.alerts is not None:
+        work.append(_warn(service, service.alerts, app.state.metrics))
+    tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if service.alerts is not None:
+            await asyncio.to_thread(service.alerts.close)
 
 
 async def _watch(service: Service) -> None:
@@ -93,6 +100,17 @@ async def _watch(service: Service) -> None:
             await asyncio.to_thread(service.live.refresh)
         except Exception:  # noqa: BLE001  a fault here must not end the watch for good
             log.exception("the champion could not be looked at")
+
+
+async def _warn(service: Service, alerts: Alerts, metrics: Metrics) -> None:
+    """Tell what is wrong, looking once a minute."""
+    while True:
+        await asyncio.sleep(LOOK)
+        try:
+            found = await asyncio.to_thread(status.found_wrong, service, metrics, alerts.limits)
+            alerts.tell(found, status.KINDS, service.clock())
+        except Exception:  # noqa: BLE001  a fault here must not end the watch for good
+            log.exception("the service could not be looked at")
 
 
 async def _sieve_error(request: Request, error: SieveError) -> Response:

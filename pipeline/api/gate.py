@@ -20,6 +20,7 @@ from pipeline.api.metrics import Metrics
 from pipeline.api.problems import Refused, internal, refused, response
 from pipeline.api.settings import LOOPBACK, Settings
 from pipeline.api.tokens import Tokens
+from pipeline.jsonlog import correlation
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -75,6 +76,7 @@ class Gate:
         request = Request(scope)
         request.state.request_id = _id(request.headers)
         told = _Told(send, request.state.request_id)
+        mark = correlation.set(request.state.request_id)
         began = time.perf_counter()
         self.metrics.open.inc()
         try:
@@ -94,6 +96,7 @@ class Gate:
         finally:
             self.metrics.open.dec()
             self._note(request, told, time.perf_counter() - began)
+            correlation.reset(mark)
 
     async def _passes(self, request: Request, receive: Receive) -> Receive | Response:
         """How to receive the body of a request that may pass, or the answer to another."""
@@ -200,6 +203,7 @@ class Gate:
         method = request.method if request.method in METHODS else "other"
         self.metrics.requests.labels(method, route, str(told.status)).inc()
         self.metrics.seconds.labels(method, route).observe(seconds)
+        self.metrics.recent.append((seconds, told.status is None or told.status >= 500))
         log.info(
             "%s %s %s %.1f ms %s %s",
             *(request.method[:10], quote(request.url.path)[:200], told.status, 1000 * seconds),

@@ -273,6 +273,20 @@ class Ready(BaseModel):
     last_run: LastRun | None
 
 
+class State(BaseModel):
+    """State and figures of the service, of its runs and of its streams."""
+
+    ready: Ready
+    schedule: dict[str, Any] | None = Field(
+        description="Last good run and its age, errors, seconds of the steps; null: none ran."
+    )
+    run: dict[str, Any] | None = Field(
+        description="What the newest run left: signals, shares that were valid, emitted, abstained."
+    )
+    stream: dict[str, Any] = Field(description="Counts, lag and latency of each source.")
+    answers: dict[str, Any] = Field(description="Milliseconds of the last 1,000 answers.")
+
+
 class Alive(BaseModel):
     """That the process answers."""
 

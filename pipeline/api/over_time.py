@@ -1,5 +1,6 @@
 """How stored signals went by confidence and by stretch of time, counted where they are stored."""
 
+import json
 import math
 import time as clock
 from collections.abc import Callable, Hashable
@@ -97,6 +98,17 @@ class Counts:
         )
         found = self.database.read(lambda c: c.execute(query).first())
         return None if found is None else {"at": timestamp(found.time), "kind": found.kind}
+
+    def account(self) -> dict[str, Any] | None:
+        """Figures of the newest run that left an account of itself, see `pipeline.account`."""
+        query = (
+            sa.select(EVENTS.c.time, EVENTS.c.details)
+            .where(EVENTS.c.kind == RUNS[0])
+            .order_by(EVENTS.c.id.desc())
+            .limit(1)
+        )
+        found = self.database.read(lambda c: c.execute(query).first())
+        return None if found is None else {"at": timestamp(found.time), **json.loads(found.details)}
 
     def _once(self, key: Hashable, query: sa.Select[Any]) -> list[dict[str, Any]]:
         def rows(connection: sa.Connection) -> list[dict[str, Any]]:

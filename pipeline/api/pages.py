@@ -17,6 +17,7 @@ from pipeline.api.problems import refused
 from pipeline.api.render import FILES, page, read_file
 from pipeline.api.routes import service
 from pipeline.api.service import Service
+from pipeline.api.status import status
 from pipeline.report.document import div
 from pipeline.report.figures import reliability
 from pipeline.report.page import claims
@@ -64,6 +65,7 @@ def signals(request: Request) -> Response:
         "signals.html",
         lines=lines,
         more=views.columns(lines),
+        came=any(line["came"] for line in lines),
         wanted=wanted,
         choices=CHOICES,
         kinds=_kinds(own),
@@ -138,6 +140,7 @@ def model(request: Request) -> Response:
         health=health,
         figures=figures,
         ready=own.ready(),
+        status=views.status(status(own, request.app.state.metrics)),
         models=own.models(),
     )
 

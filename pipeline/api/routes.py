@@ -13,6 +13,7 @@ from pipeline.api import messages
 from pipeline.api.answers import answer, plain, read_time, record, time_text
 from pipeline.api.problems import MEDIA, response
 from pipeline.api.service import Service
+from pipeline.api.status import status
 from pipeline.api.strict import StrictRoute
 from pipeline.signals_io import to_record
 from pipeline.store.queries import Where
@@ -141,6 +142,12 @@ def health(request: Request) -> Response:
 def models(request: Request) -> Response:
     """The models of the root."""
     return answer({"models": plain(service(request).models())})
+
+
+@api.get("/status", response_model=messages.State, responses=refusals(*ALWAYS))
+def state(request: Request) -> Response:
+    """How runs, streams and the service do: last good run, pass rates, errors, latencies."""
+    return answer(plain(status(service(request), request.app.state.metrics)))
 
 
 @open_api.get("/healthz", response_model=messages.Alive, responses=refusals(500))

@@ -10,6 +10,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from pipeline import artifacts
+from pipeline.alerts import Alerts
 from pipeline.api.batch import Batcher, Reader
 from pipeline.api.live import LiveModel, Loaded
 from pipeline.api.over_time import DAY, Counts
@@ -45,6 +46,8 @@ class Parts:
         Folder of a model that is served in place of the champion.
     about : str
         What the signals are and are not.
+    alerts : Alerts or None
+        Who is told when something is wrong with the service.
     clock : callable
         Gives the time, UTC.
     """
@@ -57,6 +60,7 @@ class Parts:
     config: Callable[[str | None, bool], str]
     model: Path | None = None
     about: str = "Signals are estimates, not advice."
+    alerts: Alerts | None = None
     clock: Callable[[], pd.Timestamp] = utc_now
 
 
@@ -71,7 +75,7 @@ class Service:
     def __init__(self, parts: Parts) -> None:
         self.settings, self.store, self.root = parts.settings, parts.store, parts.root
         self.tokens, self.config, self.about = parts.tokens, parts.config, parts.about
-        self.clock = parts.clock
+        self.clock, self.alerts = parts.clock, parts.alerts
         self.live = LiveModel(parts.root, parts.model, parts.clock)
         self.counts = Counts(parts.store.database)
         self.batcher = Batcher(self.live, parts.read, parts.settings.batch, parts.settings.queue)
@@ -126,7 +130,6 @@ class Service:
         loaded = self.live.now()
         pipeline = loaded.pipeline
         coverage = pipeline.record_.coverage_
-        since = micros(self.clock()) - RECENT * MONTH * DAY
         return {
             "model": loaded.digest,
             "loaded": loaded.since,
@@ -139,9 +142,17 @@ class Service:
             else {"level": coverage.level} | coverage.realised(),
             "leak_audit": standing(loaded.folder, pipeline),
             "evaluation": pipeline.evaluation_,
-            "drift": self.counts.drift(loaded.digest, MONTH, since),
+            "drift": self.drift(),
             "fault": self.live.fault and self.live.fault.what,
         }
+
+    def drift(self) -> list[dict[str, Any]]:
+        """What the model in service said of its own doubt, month by month; empty without one."""
+        loaded = self.live.loaded
+        if loaded is None:
+            return []
+        since = micros(self.clock()) - RECENT * MONTH * DAY
+        return self.counts.drift(loaded.digest, MONTH, since)
 
     def _skill(self, loaded: Loaded) -> Mapping[str, Any]:
         path = loaded.pipeline.record_.skill_.path_

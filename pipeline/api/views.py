@@ -6,15 +6,17 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from pipeline.account import QUANTILES
 from pipeline.report import signal_page
 from pipeline.report.figures import BUY, DASHED, GREY, SELL, styled
+from pipeline.report.timetable import figures
 from pipeline.signals import skill_sentence
 from pipeline.store.rows import Stored, timestamp
 from stages.signal import SIDE_TEXT, Signal
 
 UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
 DAY = 86_400_000  # milliseconds, in which plotly counts time
-MINE = ("risk", "quality")  # shown where the store has them
+MINE = ("strength", "risk", "quality")  # shown where some signal has them
 
 
 def span_text(seconds: float) -> str:
@@ -59,7 +61,7 @@ def line(found: Stored, kind: str, now: pd.Timestamp) -> dict[str, Any]:
 
 
 def columns(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Columns that only some stores have, and these lines do."""
+    """Columns that only some signals have, and one of these does."""
     return [name for name in MINE if any(one[name] != "–" for one in lines)]
 
 
@@ -156,6 +158,59 @@ def over_time(periods: Sequence[Mapping[str, Any]], days: int) -> go.Figure:
         legend={"orientation": "h", "y": 1.15},
         margin={"t": 40},
     )
+
+
+def status(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `pipeline.api.status` found, as the page shows it: texts, and rows of tables."""
+    plan, run, stream = found["schedule"], found["run"], found["stream"]
+    out: dict[str, Any] = {"facts": [], "steps": [], "alerts": [], "sources": []}
+    if plan is not None:
+        good = plan["last_good"]
+        age = f"{span_text(good['age_seconds'])} ago" if good else "none yet"
+        out["facts"] += [
+            ("last good run", age),
+            ("runs", f"{plan['runs']:,}, {plan['failed']:,} failed"),
+        ]
+        if plan["failed_in_a_row"]:
+            out["facts"].append(("failed in a row", str(plan["failed_in_a_row"])))
+        out["steps"] = [(name, *map(_seconds, _spread(row))) for name, row in plan["steps"].items()]
+        out["alerts"] = plan["alerts"]
+    if run is not None:
+        out["facts"] += [tuple(text.split(" ", 1)) for text in figures(run)]
+        out["steps"] = out["steps"] or [(name, _seconds(s)) for name, s in run["seconds"].items()]
+    answers = found["answers"]
+    if answers["requests"]:
+        late = " · ".join(f"{answers['milliseconds'][name]:.0f}" for name in QUANTILES)
+        out["facts"].append(("answers, ms", late))
+        out["facts"].append(("answers failed", f"{answers['error_rate']:.1%}"))
+    out["sources"] = [_source(name, one) for name, one in stream["sources"].items()]
+    out["waiting"] = stream["waiting"]
+    return out
+
+
+def _spread(row: Mapping[str, float]) -> list[float]:
+    return [row[name] for name in QUANTILES]
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value < 100 else span_text(value)
+
+
+def _source(name: str, one: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the table of streams."""
+    aside = ", ".join(f"{n:,} {kind}" for kind, n in one["quarantined"].items() if n)
+    late = [one["latency_ms"][key] for key in QUANTILES]
+    return {
+        "name": name,
+        "received": f"{one['received']:,}",
+        "signals": f"{one['signals']:,}",
+        "duplicates": f"{one['duplicates']:,}",
+        "late": f"{one['late']:,}",
+        "aside": aside or "–",
+        "lag": "–" if one["lag"] is None else f"{one['lag']:,}",
+        "latency": " · ".join("–" if ms is None else f"{ms:.0f}" for ms in late),
+        "age": "–" if one.get("age_seconds") is None else span_text(one["age_seconds"]),
+    }
 
 
 def _status(found: Stored) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import recipe
 from pipeline.assemble import assemble
+from pipeline.data.instruments import Instruments
 from pipeline.report.page import write_page
 from pipeline.signal_pipeline import SignalPipeline
 from pipeline.signals_io import from_record, read_records, to_record, write_signals
@@ -67,6 +68,21 @@ def test_every_signal_carries_risk_quality_and_a_side_its_plan(fitted, bars, sig
         assert way == pytest.approx(signal.side * row["scale"])
         assert signal.side * (row["close"] - signal.prices["stop"]) > 0
         assert 0 <= found.size <= fitted.appraiser.levels.largest
+
+
+def test_risk_lies_in_the_band_of_the_class_of_each_asset(folder, bars):
+    pipeline = SignalPipeline.load(folder)
+    bands = {"daily_option": (70, 95), "etf": (20, 70), "bond": (5, 40), "safe": (0, 20)}
+    classes = dict(zip(bars.index.unique("asset"), bands, strict=True))
+    pipeline.instruments = Instruments({a: {"asset_class": c} for a, c in classes.items()})
+    seen = set()
+    for signal in pipeline.signals(bars, newest=False, explain=False):
+        if signal.appraisal is not None and signal.appraisal.risk is not None:
+            low, high = bands[classes[signal.asset]]
+            assert signal.appraisal.band == (low, high)
+            assert low <= signal.appraisal.risk <= high
+            seen.add(classes[signal.asset])
+    assert seen == set(bands)
 
 
 def test_the_newest_are_told_what_they_are_told_among_all(fitted, bars, signals):

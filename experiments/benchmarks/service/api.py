@@ -106,9 +106,9 @@ class Process:
         self.process.wait(30)
 
 
-def posted(market, k, bars=12):
+def posted(market, k, bars=12, step=2):
     times = market.panel.index.unique("time")
-    until = times[100 + 2 * (k % 90)]
+    until = times[100 + step * k % (len(times) - 100)]
     table = market.panel[market.panel.index.get_level_values("time") <= until]
     flat = table.groupby(level="asset").tail(bars).reset_index()
     flat["time"] = flat["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -24,9 +24,15 @@ def table() -> Instruments:
 
 
 def test_a_row_differs_from_the_default_in_what_it_names(table):
-    assert table.of("TLT") == Instrument(asset_class="etf", sector="government_bonds")
+    assert table.of("TLT") == Instrument(asset_class="bond", sector="government_bonds")
     assert table.of("AAPL").asset_class == "equity"
     assert table.of("SP500").asset_class == "index"
+
+
+def test_funds_of_bonds_and_of_bills_have_classes_of_their_own(table):
+    assert set(table.classes(["AGG", "IEF", "LQD", "HYG", "SEGA.L"])) == {"bond"}
+    assert set(table.classes(["BIL", "SGOV", "SHY"])) == {"safe"}
+    assert set(table.classes(["SPY", "XLK", "GLD"])) == {"etf"}
 
 
 def test_the_embedded_assets_all_have_a_sector(table):
