@@ -236,7 +236,7 @@ class BayesianStacker:
                 "interactions": list(self.interactions_),
                 "center": self.center_.tolist(),
                 "spread": self.spread_.tolist(),
-                "ties": {name: astuple(tie) for name, tie in self.ties_.items()},
+                "ties": {name: [*astuple(tie)] for name, tie in self.ties_.items()},
             }
         )
 

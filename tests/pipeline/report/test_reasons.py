@@ -17,7 +17,7 @@ from pipeline.report.reasons import (
     waterfall,
 )
 from pipeline.report.signal_page import opinions, page_name, past, write_signal_page
-from stages.signal import SIDE_TEXT, Lag
+from stages.signal import SIDE_TEXT, Lag, WhyNot
 from tests.pipeline.report.test_page import LIMIT, Elements
 
 MIDNIGHT = pd.Timestamp("2000-12-28", tz="UTC")
@@ -224,7 +224,12 @@ def test_an_abstention_says_why_and_draws_nothing(tiny, tiny_market, tmp_path):
 
 def test_a_hold_says_to_which_side_it_leans(found, tmp_path):
     hold = replace(
-        found.signal, side=0, status="hold", confidence=found.signal.probabilities[0], strength=None
+        found.signal,
+        side=0,
+        status="hold",
+        confidence=found.signal.probabilities[0],
+        strength=None,
+        why_not=(WhyNot("certainty", "certainty 0.50 < 0.80", 0.5, 0.8),),
     )
     write_signal_page(tmp_path / "hold.html", replace(found, signal=hold), "")
     text = Elements((tmp_path / "hold.html").read_text()).text
