@@ -125,7 +125,9 @@ def test_a_killed_writer_leaves_a_whole_pointer_and_a_history_without_gaps(tmp_p
             except EOFError:
                 break
         pointer = read_pointer(tmp_path)
-        assert pointer is not None, seed
+        if pointer is None:  # killed before the first move
+            assert acknowledged == 0, seed
+            continue
         assert belongs_together(pointer), seed
         assert pointer.number in (acknowledged, acknowledged + 1), seed
         acknowledged = pointer.number
