@@ -10,12 +10,15 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.files import json_bytes, storing, sync, write_synced
 from pipeline.pointer import POINTER, move, promoted, read_pointer
 from pipeline.versions import check_versions, versions
 from stages.base import ArtifactError
+
+if TYPE_CHECKING:
+    from stages.audit.certificate import Certificate
 
 SCHEMA_VERSION = 1
 MANIFEST, VALUES = "manifest.json", "values.json"
@@ -164,18 +167,10 @@ def refuse_unfit(root: Path | str, digest: str) -> Path:
     ArtifactError
         SV-F29 if it, or its certificate, is not intact; SV-X412 if a leak was found in it.
     """
-    from stages.audit.certificate import Certificate
-
     folder = find(root, digest)
     read(folder, digest)
-    try:
-        told = json.loads((folder / CERTIFICATE).read_text(encoding="ascii"))
-        certificate = Certificate.from_json(told)
-    except FileNotFoundError:
-        return folder
-    except (ValueError, TypeError, AttributeError) as error:
-        raise _damaged(folder, f"{CERTIFICATE} is not what was written") from error
-    if certificate.verdict == "leak":
+    certificate = read_certificate(folder)
+    if certificate is not None and certificate.verdict == "leak":
         raise ArtifactError(
             f"the model {digest[:16]} may not serve, closed: leak audit",
             code="SV-X412",
@@ -184,6 +179,31 @@ def refuse_unfit(root: Path | str, digest: str) -> Path:
             cure="take the leak out, train again, and audit: python -m pipeline.audit model=PATH",
         )
     return folder
+
+
+def read_certificate(folder: Path | str) -> "Certificate | None":
+    """The certificate beside a model; None where there is none.
+
+    Raises
+    ------
+    ArtifactError
+        SV-F29 if it is not what was written.
+    """
+    from stages.audit.certificate import Certificate
+
+    path = Path(folder) / CERTIFICATE
+    try:
+        return Certificate.from_json(json.loads(path.read_text(encoding="ascii")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{CERTIFICATE} is not what was written",
+            code="SV-F29",
+            where=str(path),
+            why="a changed certificate vouches for nothing",
+            cure="audit the model again: python -m pipeline.audit model=PATH",
+        ) from error
 
 
 def champion(root: Path | str) -> Path:

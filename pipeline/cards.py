@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, certificates
+from pipeline import artifacts
 from pipeline.pointer import history, read_pointer
 from pipeline.registry import SHORT, lineage
 
@@ -36,7 +36,7 @@ def card(root: Path | str, digest: str) -> tuple[str, list[Section]]:
     evaluation = artifacts.read(folder, digest).values["learned"]["evaluation_"]
     own, pointer = lineage(root, digest), read_pointer(root)
     roles = [role for role, d in pointer.roles() if d == digest] if pointer else []
-    certificate = certificates.read_certificate(folder)
+    certificate = artifacts.read_certificate(folder)
     audited = "not audited" if certificate is None else f"{certificate.verdict}, {certificate.made}"
     known = {
         "model": digest,

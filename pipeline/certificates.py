@@ -1,7 +1,6 @@
 """Certificates of leak audits, stored beside the models they vouch for."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,32 +27,9 @@ def write_certificate(folder: Path | str, certificate: Certificate) -> Path:
     return path
 
 
-def read_certificate(folder: Path | str) -> Certificate | None:
-    """The certificate beside a model; None where there is none.
-
-    Raises
-    ------
-    ArtifactError
-        SV-F29 if it is not what was written.
-    """
-    path = Path(folder) / artifacts.CERTIFICATE
-    try:
-        return Certificate.from_json(json.loads(path.read_text(encoding="ascii")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{artifacts.CERTIFICATE} is not what was written",
-            code="SV-F29",
-            where=str(path),
-            why="a changed certificate vouches for nothing",
-            cure="audit the model again: python -m pipeline.audit model=PATH",
-        ) from error
-
-
 def carry_certificate(old: Path | str, new: Path | str) -> None:
     """Put the certificate of a model beside its update: the configuration is the same."""
-    found = read_certificate(old)
+    found = artifacts.read_certificate(old)
     if found is not None and Path(old).resolve() != Path(new).resolve():
         write_certificate(new, found)
 
@@ -61,7 +37,7 @@ def carry_certificate(old: Path | str, new: Path | str) -> None:
 def standing(folder: Path | str, pipeline: "SignalPipeline") -> str:
     """One line on what the certificate beside a model says of it; a stale one says nothing."""
     try:
-        found = read_certificate(folder)
+        found = artifacts.read_certificate(folder)
     except ArtifactError as error:
         return f"leak audit: not audited, for {error.what}"
     if found is None:

@@ -244,7 +244,7 @@ def measured(model: Candidate, bars: pd.DataFrame | None) -> Facts:
 
 def audit(folder: Path) -> str:
     """What the certificate beside a model says: ``pass``, ``leak``, ``stale`` or ``none``."""
-    found = certificates.read_certificate(folder)
+    found = artifacts.read_certificate(folder)
     if found is None:
         return "none"
     recipe = registry.config_of(folder)

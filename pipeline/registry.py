@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import artifacts, certificates
+from pipeline import artifacts
 from pipeline.files import json_bytes
 from pipeline.pointer import Pointer, history, move, promoted, read_pointer
 from pipeline.tracking import RUN
@@ -238,7 +238,7 @@ def lineage(root: Path | str, digest: str) -> Lineage:
         data.append(str(at.get("data", "")))
     first = ancestors[-1] if ancestors else digest
     run = _run(root, first)
-    certificate = certificates.read_certificate(folder)
+    certificate = artifacts.read_certificate(folder)
     code = run.get("commit") or (certificate.code if certificate else "")
     return Lineage(
         digest,

@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from pipeline.certificates import read_certificate, recipe_digest, standing, write_certificate
+from pipeline.artifacts import read_certificate
+from pipeline.certificates import recipe_digest, standing, write_certificate
 from pipeline.signal_pipeline import SignalPipeline
 from stages.audit.certificate import Certificate
 from stages.audit.leak import LeakAudit
