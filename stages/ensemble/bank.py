@@ -1,19 +1,19 @@
 """Dynamic model averaging: several posteriors of one logit, weighed by what they foretold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Self
 
 import numpy as np
 from numba import njit
 from scipy.special import expit
 
-from stages.ensemble.posterior import Posterior, assimilate_group, forget
+from stages.ensemble.posterior import RULE, Posterior, assimilate_group, forget
+from stages.ensemble.ties import LOOSE, Ties
 from stages.ensemble.uncertainty import (
     attenuation,
     averaged_softmax,
     entropy,
-    gaussian_rule,
     log_odds,
 )
 
@@ -23,7 +23,6 @@ SHARPNESS_SD = 0.2  # prior of the inverse temperature about 1
 SHARPNESS_KEPT = 0.999  # share of what is known of it that outlives a bar
 SHARPNESS_LEAST, SHARPNESS_MOST = 0.2, 5.0  # a turned market is for the experts to find
 AGAINST = 0  # class index whose logit is 0
-RULE = gaussian_rule(1)
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,9 @@ class Bank:
     rates : sequence of float in (0, 1], or None
         Of the posterior's precision per bar of matured labels; None never moves: the snapshot
         taken at training.
-    shared : float >= 0, default=0.0
-        Variance of what a bar adds to the log-odds of all its labels alike. An expert is judged by
-        the odds it gave to all labels of a bar together, in which one common surprise counts once.
-    persists : float >= 1, default=1.0
-        Bars that count as one, because what they add persists: labels are learnt from as if bars
-        shared so many times more.
+    ties : Ties
+        How labels hang together; by default not at all. An expert is judged by the odds it gave to
+        all labels of a bar together, in which one common surprise counts once.
 
     References
     ----------
@@ -99,11 +95,9 @@ class Bank:
         self,
         families: Sequence[Family],
         rates: Sequence[float | None],
-        shared: float = 0.0,
-        persists: float = 1.0,
+        ties: Ties = LOOSE,
     ) -> None:
-        self.families, self.rates = tuple(families), tuple(rates)
-        self.shared, self.persists = shared, persists
+        self.families, self.rates, self.ties = tuple(families), tuple(rates), ties
         G, E = len(self.families), len(self.rates)
         self.posteriors = [[family.posterior] * E for family in self.families]
         self.log_family = np.log(np.array([family.share for family in self.families]))
@@ -124,7 +118,7 @@ class Bank:
     @property
     def scale(self) -> float:
         """What takes log-odds given what a bar shares to those of a bar to come."""
-        return self.sharpness[0] * attenuation(self.shared)
+        return self.sharpness[0] * attenuation(self.ties.shared)
 
     def margin(self, phi: np.ndarray) -> np.ndarray:
         """Mean log-odds of N rows, (N,): `predict` without the spread, row by row."""
@@ -157,22 +151,22 @@ class Bank:
         hit : bool ndarray of shape (n,)
         weight : float64 ndarray of shape (n,)
         """
-        hits = hit[:, None].astype("float64")
+        hits, weight = hit[:, None].astype("float64"), weight / self.ties.effect
         mean = sum(w * posterior.mean for w, posterior in self._experts())
-        tied = self.shared * self.persists
         gain = np.zeros(self.log_weight.shape)
         for g, (family, posteriors) in enumerate(zip(self.families, self.posteriors, strict=True)):
             for e, rate in enumerate(self.rates):
                 belief = posteriors[e]
                 if rate is not None and rate < 1:
                     belief = forget(belief, rate, family.prior_mean, family.prior_precision)
-                moved, gain[g, e] = assimilate_group(belief, phi, hits, weight, tied)
+                moved, gain[g, e] = assimilate_group(belief, phi, hits, weight, self.ties.variance)
                 if rate is not None:
                     posteriors[e] = moved
         self._weigh(gain)
-        eta = attenuation(self.shared) * (phi @ np.asarray(mean).T)
+        eta = attenuation(self.ties.shared) * (phi @ np.asarray(mean).T)
         p = expit(eta[:, 0])
-        crowd = 1 + tied * float(weight @ (p * (1 - p)))  # one temperature for all rows
+        # one temperature for all rows: what a bar shares moves it
+        crowd = 1 + self.ties.variance * float(weight @ (p * (1 - p)))
         self.sharpness = _sharpened(eta, hits, weight / crowd, *self.sharpness)
         return self
 
@@ -223,7 +217,7 @@ class Bank:
             "log_family": self.log_family.tolist(),
             "log_weight": self.log_weight.tolist(),
             "sharpness": list(self.sharpness),
-            "ties": [self.shared, self.persists],
+            "ties": [*astuple(self.ties)],
         }
 
     @classmethod
@@ -238,7 +232,7 @@ class Bank:
             )
             for one in values["families"]
         ]
-        bank = cls(families, values["rates"], *values.get("ties", ()))
+        bank = cls(families, values["rates"], Ties(*values["ties"]))
         bank.posteriors = [
             [family.posterior if moved is None else _posterior(moved) for moved in one["moved"]]
             for family, one in zip(families, values["families"], strict=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -117,19 +117,23 @@ class BayesianStacker:
         side = y["side"].to_numpy()
         moved, members = side != 0, len(self.logits_.members)
         way = self._direction(said, contexts)
-        self.direction_, directed = self._learnt(
+        self.direction_ = self._learnt(
             Labels(way[moved], side[moved] > 0, y[moved]),
             said.margins[moved].mean(axis=1),
             lambda labels: _ways(labels, members, self.doubt),
         )
         moves = self._moves(said, contexts, self.direction_.margin(_with_one(way)))
-        self.moves_, sized = self._learnt(
+        self.moves_ = self._learnt(
             Labels(moves, moved, y),
             said.moves.mean(axis=1),
             lambda labels: [_size(labels, members)],
         )
-        self.ties_ = {"moves": sized, "direction": directed}
         return self
+
+    @property
+    def ties_(self) -> dict[str, Ties]:
+        """How the labels of each logit hang together."""
+        return {"moves": self.moves_.ties, "direction": self.direction_.ties}
 
     def predict(self, panel: pd.DataFrame) -> pd.DataFrame:
         """Odds and doubts of every row; NaN where the filter is silent.
@@ -177,7 +181,7 @@ class BayesianStacker:
         logits, contexts = self.logits_.read(rows), self._contexts(rows)
         refuse_silence(y, np.isnan(logits.z).any(axis=1))
         way = _with_one(self._direction(logits, contexts))
-        side, weight = y["side"].to_numpy(), self._weights(y)
+        side, weight = y["side"].to_numpy(), y["weight"].to_numpy(dtype="float64")
         moved, up = side != 0, side > 0
         asset, time = (y.index.get_level_values(level) for level in ("asset", "time"))
         known = settled(y)  # not `end`: barriers touched early would make many bars out of one
@@ -186,8 +190,8 @@ class BayesianStacker:
         for batch in np.split(order, np.flatnonzero(np.diff(matured)) + 1):
             went, said = batch[moved[batch]], logits.of(batch)
             moves = self._moves(said, contexts[batch], self.direction_.margin(way[batch]))
-            self.moves_.update(_with_one(moves), moved[batch], weight["moves"][batch])
-            self.direction_.update(way[went], up[went], weight["direction"][went])
+            self.moves_.update(_with_one(moves), moved[batch], weight[batch])
+            self.direction_.update(way[went], up[went], weight[went])
         return self
 
     def attribute(
@@ -236,13 +240,12 @@ class BayesianStacker:
                 "interactions": list(self.interactions_),
                 "center": self.center_.tolist(),
                 "spread": self.spread_.tolist(),
-                "ties": {name: [*astuple(tie)] for name, tie in self.ties_.items()},
             }
         )
 
     def restore(self, state: State) -> Self:
         values = state.values
-        if "ties" not in values:
+        if len(values["moves"].get("ties", ())) != len(fields(Ties)):
             raise ArtifactError(
                 "the stored stage 3 does not say how its labels are tied",
                 code="SV-F29",
@@ -256,13 +259,12 @@ class BayesianStacker:
         self.interactions_ = tuple(values["interactions"])
         self.center_ = np.array(values["center"], dtype="float64")
         self.spread_ = np.array(values["spread"], dtype="float64")
-        self.ties_ = {name: Ties(*three) for name, three in values["ties"].items()}
         return self
 
     def _learnt(
         self, labels: "Labels", vote: np.ndarray, fit: Callable[["Labels"], list[Family]]
-    ) -> tuple[Bank, Ties]:
-        """Experts of one logit, and how its labels are tied: by what was not foreseen of them.
+    ) -> Bank:
+        """Experts of one logit, whose labels are tied by what was not foreseen of them.
 
         What the members foresee, such as spells of volatility, is no surprise that labels share. So
         labels count in full for a first fit, whose surprises then tell what they count for.
@@ -271,12 +273,7 @@ class BayesianStacker:
         believed = fit(replace(labels, ties=first))[-1].posterior.mean
         foreseen = expit(attenuation(first.shared) * (_with_one(labels.phi) @ believed[0]))
         tied = ties(labels.y, labels.hit, vote, foreseen)
-        families = fit(replace(labels, ties=tied))
-        return Bank(families, (*self.forget, None), tied.shared, tied.persists), tied
-
-    def _weights(self, y: pd.DataFrame) -> dict[str, np.ndarray]:
-        weight = y["weight"].to_numpy(dtype="float64")
-        return {name: weight / tie.effect for name, tie in self.ties_.items()}
+        return Bank(fit(replace(labels, ties=tied)), (*self.forget, None), tied)
 
     def _choose_contexts(self, rows: pd.DataFrame) -> None:
         present = named(rows, "context")
@@ -370,7 +367,7 @@ def _logit(
         tau=tau,
         prior_mean=np.stack(guesses)[:, None],
         intercept_variance=intercept,
-        shared=labels.ties.shared * labels.ties.persists,
+        shared=labels.ties.variance,
     )
     bar = labels.y.index.get_level_values("time").factorize()[0]
     return model.fit(labels.phi, labels.hit, labels.weight, groups=bar)

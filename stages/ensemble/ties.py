@@ -31,6 +31,11 @@ class Ties:
     persists: float
     effect: float
 
+    @property
+    def variance(self) -> float:
+        """Of what a bar adds, as labels are learnt from: as often as it persists."""
+        return self.shared * self.persists
+
 
 LOOSE = Ties(0.0, 1.0, 1.0)
 

@@ -293,7 +293,7 @@ def test_updates_take_labels_as_the_fit_did(make):
 
 def test_a_stage_of_before_is_refused(scored):
     values = BayesianStacker().fit(*scored).state().values
-    del values["ties"]
+    del values["moves"]["ties"]
     with pytest.raises(ArtifactError, match="how its labels are tied"):
         BayesianStacker().restore(State(values))
 
