@@ -1,6 +1,5 @@
 """What a run gives reason to tell people: failures, old data, low quality, drift, slowness."""
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -70,9 +69,12 @@ def _of_account(
 
 
 def drift_of(said: str) -> str:
-    """What the monitor, as ``json=true`` prints it, says is due; empty if nothing is."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # it did not run, or said no JSON
+    """What the monitor, as ``json=true`` prints it, says is due; empty if nothing, or not asked."""
+    if not said:
+        return ""
+    try:
         drift = json.loads(said)["drift"]
-        if drift["action"] != "nothing":
-            return f"{drift['action']}: {drift['count']} alarms"
-    return ""
+        action, count = drift["action"], drift["count"]
+    except (ValueError, KeyError, TypeError):
+        return "what the monitor said cannot be read"
+    return "" if action == "nothing" else f"{action}: {count} alarms"

@@ -159,6 +159,16 @@ def test_old_data_low_quality_and_drift_are_told(tmp_path):
     ]
 
 
+def test_a_monitor_that_cannot_be_understood_is_told(tmp_path):
+    for said in ("[]", "{}", '{"drift": {}}', "no JSON"):
+        found, told = runner(tmp_path / said[:2], ("monitor", f"print({said!r})"))
+        found.catch_up()
+        assert told == [("drift", "champion", False)]
+    found, told = runner(tmp_path / "none", ("predict", "pass"))
+    found.catch_up()
+    assert told == []
+
+
 def test_quality_that_falls_below_its_own_past_is_told(tmp_path):
     qualities = [85.0] * 6 + [60.0, 84.0]
     lists = [
