@@ -110,7 +110,7 @@ def overview(  # noqa: PLR0913  what to explain, and how closely to look
         SV-F18 where too few rows are evaluable to say anything.
     """
     panel = pipeline.panel(bars)
-    rows = newest(panel, pipeline.explainer.tail, most) if rows is None else rows
+    rows = newest_rows(panel, pipeline.explainer.tail, most) if rows is None else rows
     why = pipeline.explain_panel(panel, rows, effort)
     span = _span(bars, rows, pipeline.labels.span)
     found = importance(why, pipeline.features_, span, resamples, seed)
@@ -203,7 +203,7 @@ def windows(
     return (before[0], before[-1]), (after[0], after[-1])
 
 
-def newest(panel: pd.DataFrame, tail: int, most: int) -> pd.MultiIndex:
+def newest_rows(panel: pd.DataFrame, tail: int, most: int) -> pd.MultiIndex:
     """Evaluable rows of the newest bars, at most `most` of them.
 
     Parameters

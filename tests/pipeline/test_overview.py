@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.overview import drifted, newest, overview, store, stored, windows
+from pipeline.overview import drifted, newest_rows, overview, store, stored, windows
 from pipeline.report import drivers, overview_page, terminal
 from pipeline.report.overview_page import (
     interactions_text,
@@ -89,7 +89,7 @@ def test_very_many_rows_are_thinned_by_whole_bars(tiny, tiny_market):
 def test_of_a_wide_panel_other_assets_of_each_bar_are_explained(assets, most):
     times = pd.date_range("2006-01-02", periods=60, freq="B", tz="UTC")
     index = pd.MultiIndex.from_product([range(assets), times], names=["asset", "time"])
-    rows = newest(pd.DataFrame({"ready": True}, index), 50, most)
+    rows = newest_rows(pd.DataFrame({"ready": True}, index), 50, most)
     by_bar = rows.to_frame(index=False).groupby("time").size()
     assert len(by_bar) >= 12  # whole bars would be too few to say anything
     assert by_bar.min() > 0.5 * by_bar.max()
