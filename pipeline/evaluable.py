@@ -41,14 +41,14 @@ def obstacles(
     unfit : Series of N text, optional
         What else is wrong with the inputs, see `Quality.obstacles`.
     """
-    why: Any = pd.Series("", panel.index, dtype=object, name="why") if unfit is None else unfit
+    why = np.full(len(panel), "", dtype=object) if unfit is None else unfit.to_numpy(copy=True)
     lacking = panel[named(panel, "feature", "rule")].isna().mean(axis=1).to_numpy()
     gaps = lacking > max_missing
     why[gaps] = [f"inputs: {x:.0%} missing > {max_missing:.0%}" for x in lacking[gaps]]
     why[~covered] = "universe: too few of the trained assets are there"  # hence the gaps
     short = warmup - 1 - age(panel)
     why[short > 0] = [f"history: {n} bars missing" for n in short[short > 0]]
-    return why
+    return pd.Series(why, panel.index, dtype=object, name="why")
 
 
 def outdated(why: pd.Series, expires: pd.DatetimeIndex, as_of: pd.Timestamp | None) -> pd.Series:
@@ -73,8 +73,10 @@ def outdated(why: pd.Series, expires: pd.DatetimeIndex, as_of: pd.Timestamp | No
 
 def abstain(panel: pd.DataFrame, why: pd.Series) -> pd.DataFrame:
     """Blank the odds of decided rows that are not evaluable: an abstention is no opinion."""
-    said = (why != "").to_numpy()
-    out = said | (panel["status"] == "abstain").to_numpy()
+    said = why.to_numpy() != ""
+    out = said | (panel["status"].to_numpy() == "abstain")
+    if not out.any():
+        return panel
     promised = [name for name in PROMISES if name in panel]
     blank = {name: panel[name].mask(out) for name in (*MEASURES, *promised, "side", "strength")}
     whys = [

@@ -459,7 +459,7 @@ class SignalPipeline:
                 why="labels that come with the data carry no barrier to compare the cost with",
                 cure="costs=none, or labels=triple_barrier",
             )
-        return panel.assign(**extra)
+        return _beside(panel, pd.DataFrame(extra, panel.index))
 
     def judged(self, panel: pd.DataFrame, record: TrackRecord | None = None) -> pd.DataFrame:
         """`panel` with skill and coverage as known at the time of each row, and the decision.
@@ -523,9 +523,9 @@ class SignalPipeline:
         """
         if newest:
             asked = self._tied(panel) + 1
-            panel = panel.groupby(level="asset", sort=False).tail(self.window - 1 + asked)
-            left = panel.groupby(level="asset", sort=False).cumcount(ascending=False)
-            panel = _asked(panel, left.to_numpy() < asked)
+            after = _after(panel)
+            near = after < self.window - 1 + asked
+            panel = _asked(panel[near], after[near] < asked)
         return self.judged(fitted(self, "stack_").predict(panel))
 
     def _decided(
@@ -579,9 +579,16 @@ class SignalPipeline:
         )
 
 
+def _after(panel: pd.DataFrame) -> np.ndarray:
+    """How many bars of the same asset stand after each row: shape (N,)."""
+    ends = asset_starts(panel)[1:]
+    return np.repeat(ends, np.diff(ends, prepend=0)) - 1 - np.arange(len(panel))
+
+
 def _beside(panel: pd.DataFrame, columns: pd.DataFrame) -> pd.DataFrame:
     """`panel` with columns of the same rows in place of its own of that name."""
-    kept = panel.drop(columns=[name for name in columns if name in panel])
+    had = [name for name in columns if name in panel]
+    kept = panel.drop(columns=had) if had else panel
     return pd.concat([kept, columns.set_axis(panel.index)], axis=1)
 
 

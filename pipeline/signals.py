@@ -142,13 +142,14 @@ def expiries(
     must not change when they arrive.
     """
     times = pd.DatetimeIndex(panel.index.get_level_values("time"))
-    out = pd.Series(times + span * step)
-    if step >= DAILY and "session" in panel and panel["session"].notna().all():
-        calendars = instruments.column("calendar", panel.index.get_level_values("asset"))
-        for calendar in np.unique(calendars):
-            here = calendars == calendar
-            out[here] = sessions_after(times[here], span, str(calendar))
-    return pd.DatetimeIndex(out)
+    if step < DAILY or "session" not in panel or panel["session"].isna().any():
+        return times + span * step
+    calendars = instruments.column("calendar", panel.index.get_level_values("asset"))
+    out = times.as_unit("us").asi8.copy()
+    for calendar in np.unique(calendars):
+        here = calendars == calendar
+        out[here] = sessions_after(times[here], span, str(calendar)).asi8
+    return pd.DatetimeIndex(out.view("M8[us]"), tz="UTC")
 
 
 def skill_sentence(skill: Mapping[str, Any]) -> str:

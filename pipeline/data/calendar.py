@@ -108,10 +108,11 @@ def session_of(times: pd.DatetimeIndex, calendar: str) -> pd.DatetimeIndex:
         return pd.DatetimeIndex([], dtype="datetime64[us]")
     known = times.as_unit("us")
     table = sessions(calendar, known.min().date(), known.max().date())
-    place = np.searchsorted(table["close"].to_numpy(), known.to_numpy())
+    at = known.asi8  # arrays of times with a zone are arrays of objects
+    place = np.searchsorted(_micros(table["close"]), at)
     inside = place < len(table)
     place = np.minimum(place, len(table) - 1)
-    inside &= table["open"].to_numpy()[place] <= known.to_numpy()
+    inside &= _micros(table["open"])[place] <= at
     return pd.DatetimeIndex(np.where(inside, table.index.to_numpy()[place], np.datetime64("NaT")))
 
 
@@ -154,7 +155,7 @@ def sessions_after(times: pd.DatetimeIndex, n: int, calendar: str) -> pd.Datetim
     # 2 days a session cover weekends and the holidays around them
     last = known.max() + pd.Timedelta(days=2 * n)
     table = sessions(calendar, known.min().date(), last.date())
-    place = np.searchsorted(table["open"].to_numpy(), known.to_numpy(), side="right") - 1 + n
+    place = np.searchsorted(_micros(table["open"]), known.asi8, side="right") - 1 + n
     if place.max() >= len(table):
         raise DataError(
             f"calendar {calendar} ends on {table.index[-1]:%Y-%m-%d}, before session {n} after "
@@ -164,3 +165,8 @@ def sessions_after(times: pd.DatetimeIndex, n: int, calendar: str) -> pd.Datetim
             cure="update exchange_calendars, or name another data.calendar",
         )
     return pd.DatetimeIndex(table["close"].iloc[place]).as_unit("us")
+
+
+def _micros(times: pd.Series) -> np.ndarray:
+    """UTC times as microseconds since 1970; NaT is the least integer."""
+    return pd.DatetimeIndex(times).as_unit("us").asi8

@@ -62,14 +62,13 @@ def by_family(explanation: Explanation, families: Mapping[str, str]) -> pd.DataF
         In order of first appearance; each row has the sum of the contributions.
     """
     table = explanation.contributions
-    groups: dict[str, list[str]] = {}
-    for column in table.columns:
-        groups.setdefault(families.get(column, column), []).append(column)
+    groups: dict[str, list[int]] = {}
+    for place, column in enumerate(table.columns.tolist()):
+        groups.setdefault(families.get(column, column), []).append(place)
+    values = table.to_numpy()
     # column by column: a row's bits do not depend on the others
-    sums = {
-        name: sum(table[column].to_numpy() for column in group) for name, group in groups.items()
-    }
-    return pd.DataFrame({name: np.asarray(value) for name, value in sums.items()}, table.index)
+    sums = [sum(values[:, place] for place in group) for group in groups.values()]
+    return pd.DataFrame(np.column_stack(sums), table.index, list(groups))
 
 
 def _module(function: Any) -> str:

@@ -174,11 +174,12 @@ class Quality:
     def _broken(self, panel: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """How many inputs of each row are far outside, and the number of the first of them."""
         count, first = np.zeros(len(panel), int), np.full(len(panel), -1)
+        bare = panel.reset_index(drop=True)  # or each column costs a copy of the index
         for number, (name, (low, high)) in enumerate(self.spans_.items()):
-            if name not in panel:
+            if name not in bare:
                 continue  # the stage that reads it will say so
             width = self.beyond * (high - low)
-            values = panel[name].to_numpy()
+            values = bare[name].to_numpy()
             out = (values < low - width) | (values > high + width)
             if out.any():
                 first[out & (count == 0)] = number
