@@ -206,7 +206,7 @@ def _killed_streams(name: str, url: str, n: int) -> None:
 def _killed_predictions(folder: Path, name: str, url: str, n: int) -> None:
     draw = random.Random(4)
     pipeline, bars = model(folder, alone=False)
-    says, known, size = Model(pipeline), set(), bars.index.nunique(level="asset")
+    says, known, size = Model(pipeline), set(), len(bars.index.unique("asset"))
     times = bars.index.unique("time").sort_values()
     with SignalStore(url):
         pass
