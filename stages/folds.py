@@ -205,6 +205,13 @@ class DateSplit:
 
     def parts(self, y: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
         """Yield one mapping of part name to row numbers of `y`."""
+        if y.empty:
+            raise DataError(
+                "no row has a label, so there is nothing to split",
+                code="SV-F18",
+                why="a label needs its horizon of bars after the row, and terciles enough assets",
+                cure="bring more bars, or shorten labels.horizon",
+            )
         time, over = y.index.get_level_values("time"), settled(y)
         bounds = {"train": self.train_end, "valid": self.valid_end, "test": self.test_end}
         parts: dict[str, np.ndarray] = {}

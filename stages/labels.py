@@ -270,9 +270,10 @@ class FixedHorizon(Labels):
 class Terciles(Labels):
     """Buy the third of the assets that returns most over the horizon, sell the last third.
 
-    All assets of a bar are ranked together, `span` bars of the whole panel later; an asset whose
-    own horizon takes longer than that (it was halted) is left out, as are bars of fewer than
-    `MIN_ASSETS`.
+    All assets of a bar are ranked together, as soon as the first of them has `span` more bars; one
+    whose own horizon takes longer than that (it was halted) is left out, as are bars of fewer than
+    `MIN_ASSETS`. Assets whose bars end at other times, as those of another exchange do, are ranked
+    among themselves.
 
     Parameters
     ----------
@@ -288,11 +289,10 @@ class Terciles(Labels):
         """Labels of the rows whose whole cross-section is known: see `check_labels`."""
         ret = forward_return(bars, self.horizon, self.delay).to_numpy()
         time, final = _times(bars), _ahead(bars, self.span)
-        times = time.unique().sort_values()
-        code = times.get_indexer(time)
-        ends = times[np.minimum(np.arange(len(times)) + self.span, len(times) - 1)]
-        end = ends[code]
-        known = np.isfinite(ret) & (code + self.span < len(times)) & (time[final] <= end)
+        code, there = time.factorize()[0], final == np.arange(len(bars)) + self.span
+        own = pd.Series(time[final], copy=False)
+        end = pd.DatetimeIndex(own.where(there).groupby(code).transform("min"))
+        known = np.isfinite(ret) & there & (time[final] <= end)
         known &= ~self._over_gap(time, final)
         rows = pd.Series(np.where(known, ret, np.nan)).groupby(code)
         rank, count = rows.rank().to_numpy(), rows.transform("count").to_numpy()

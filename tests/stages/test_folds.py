@@ -204,6 +204,8 @@ def test_a_date_split_may_lack_its_validation(y):
 
 
 def test_a_date_split_that_trains_on_nothing_is_refused(y):
+    with pytest.raises(DataError, match="no row has a label"):
+        list(DateSplit(train_end="1999-01-01").parts(y.iloc[:0]))
     with pytest.raises(DataError, match="no label ends before split.train_end=1999-01-01"):
         next(DateSplit("1999-01-01", test_end="2000-12-31").parts(y))
 

@@ -355,6 +355,16 @@ def test_a_halted_asset_is_not_ranked_before_its_own_horizon_ends():
     assert (y["end"] - y.index.get_level_values("time") == pd.Timedelta("2D")).all()
 
 
+def test_assets_of_another_exchange_are_ranked_among_themselves():
+    here = walk(seed=6, assets="ABCD")
+    there = walk(seed=7, assets="WXYZ")
+    times = there.index.get_level_values("time") - pd.Timedelta("4h")
+    assets = there.index.get_level_values("asset")
+    there = there.set_axis(pd.MultiIndex.from_arrays([assets, times], names=["asset", "time"]))
+    expected = pd.concat([Terciles().label(here), Terciles().label(there)])
+    pd.testing.assert_frame_equal(Terciles().label(pd.concat([here, there])), expected)
+
+
 def test_given_labels_are_not_computed():
     assert Given().scale(walk(seed=0)) is None
     assert Given().span == 1
