@@ -150,7 +150,8 @@ def lime(
     The margin is explained as `Explainer` explains it, with the gate held as it is for the row.
     Inputs of the last bar move, each on its own; the bars before are held, so a net's share of
     older bars is in the contributions and not in the surrogate. An input that is missing, or
-    never varied, is held too. Never a part of what adds up.
+    never varied, is held too; one that all references lack is left out, as nothing compares with
+    it. Never a part of what adds up.
 
     Parameters
     ----------
@@ -191,6 +192,7 @@ def lime(
         steps = np.divide(off, step, out=np.zeros(len(step)), where=step > 0)
         pushes = why.contributions.loc[row]
         of = {name: variants.columns.index(column_of(name)) for name in _known(pushes, variants)}
+        of = {name: i for name, i in of.items() if np.isfinite(steps[i])}
         found = {name: float(weights[i]) for name, i in of.items()}
         effects = {name: float(weights[i] * steps[i]) for name, i in of.items()}
         out.append(_compared(row, pushes, found, effects, fit, settings, int((step > 0).sum())))

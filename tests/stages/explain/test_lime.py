@@ -198,6 +198,18 @@ def test_what_is_missing_or_never_varied_is_held():
     json.dumps(asdict(told), allow_nan=False)
 
 
+def test_an_input_that_no_reference_has_is_left_out():
+    stack, panel = trained()
+    rows, why, references = explained()
+    without = references.assign(**{"feature.x2": np.float32(np.nan)})
+    (told,) = lime(stack, panel, rows[:1], memory(), why, without, QUICK)
+    (full,) = lime(stack, panel, rows[:1], memory(), why, references, QUICK)
+    assert set(full.effects) - set(told.effects) == {"x2"}
+    assert told.effects == {name: push for name, push in full.effects.items() if name != "x2"}
+    assert told.agreement is not None
+    json.dumps(asdict(told), allow_nan=False)
+
+
 def test_too_few_contributions_are_not_compared():
     stack, panel = trained()
     rows, why, references = explained()
