@@ -20,15 +20,19 @@ def main(cfg: "DictConfig") -> None:
     """Show why a signal says what it says, what would turn it, and what came of rows like it."""
     from pipeline.assemble import count, flag, instant, load_model, load_source
     from pipeline.report import terminal
+    from pipeline.store.signal_store import SignalStore
 
     top, ask = count(cfg, "top", 1), _ask(cfg)
     if flag(cfg, "global"):
+        _refuse_store(cfg)
         _show_model(cfg, top)
         return
     by_id = cfg.signal is not None
     if by_id:
         _take_id(cfg)
     time = instant(cfg, "time")
+    if cfg.store:
+        SignalStore(cfg.store).close()  # one that cannot be opened is refused before all else
     with terminal.steps(quiet=cfg.json) as step:
         step("loading the model")
         pipeline = load_model(cfg)
@@ -36,14 +40,44 @@ def main(cfg: "DictConfig") -> None:
         source = load_source(cfg)
         step("explaining")
         found = pipeline.inquire(source.bars, cfg.asset, time, ask, exact=by_id)
+        if cfg.store:
+            step("storing")
+            said = _store(cfg, found, ask)
     if cfg.pages:
         _write_pages(cfg, found, source)
     if cfg.json:
         records = [terminal.record(f.signal, cfg) | {"inquiry": f.record()} for f in found]
         terminal.show_json(records)
-        return
-    for inquiry in found:
-        terminal.show_inquiry(inquiry, top)
+    else:
+        for inquiry in found:
+            terminal.show_inquiry(inquiry, top)
+    if cfg.store:
+        terminal.say(said)
+
+
+def _store(cfg: "DictConfig", found: "list[Inquiry]", ask: "Ask") -> str:
+    """Store what was found with the stored signals, of all or of none; say what came of it."""
+    from dataclasses import asdict
+
+    from pipeline.report import terminal
+    from pipeline.store.signal_store import SignalStore
+
+    told = [(one.signal, {"asked": asdict(ask), **one.record()}) for one in found]
+    with SignalStore(cfg.store) as store:
+        new = store.note(told, terminal.config_digest(cfg))
+    return f"{len(told):,} inquiries: {new:,} new in the store"
+
+
+def _refuse_store(cfg: "DictConfig") -> None:
+    from stages.base import ConfigError
+
+    if cfg.store:
+        raise ConfigError(
+            "global=true is about a model, and store= keeps what was found about signals",
+            code="SV-F33",
+            where="key store",
+            cure="leave store out: what drives a model is kept with the run",
+        )
 
 
 def _show_model(cfg: "DictConfig", top: int) -> None:

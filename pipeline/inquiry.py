@@ -1,11 +1,13 @@
 """All that a fitted pipeline can say of single signals, beside the signals themselves."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pipeline.files import json_bytes
 from stages.base import Explanation
 from stages.explain.episodes import Episodes, episodes
 from stages.explain.explainer import Effort
@@ -73,7 +75,13 @@ class Inquiry:
     lime: Surrogate | None = None
 
     def record(self) -> dict[str, Any]:
-        """What was found, without the signal, as plain values: None where nothing was asked."""
+        """What was found, without the signal, as JSON gives it back: None where nothing was asked.
+
+        Raises
+        ------
+        ValueError
+            For a NaN, which JSON does not have.
+        """
         parts = {
             "sentence": self.sentence,
             "change": self.change,
@@ -81,7 +89,9 @@ class Inquiry:
             "episodes": self.episodes,
             "lime": self.lime,
         }
-        return {name: None if part is None else asdict(part) for name, part in parts.items()}
+        plain = {name: None if part is None else asdict(part) for name, part in parts.items()}
+        found: dict[str, Any] = json.loads(json_bytes(plain))
+        return found
 
 
 def inquiries(

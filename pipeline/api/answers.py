@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from pipeline.api.messages import TIME
 from pipeline.files import json_bytes
+from pipeline.store.log import Event
 from pipeline.store.rows import Stored
 from stages.base import ConfigError
 from stages.signal import SIDE_TEXT
@@ -85,3 +86,10 @@ def record(found: Stored) -> dict[str, Any]:
         "outcome": came,
     }
     return about | found.record
+
+
+def inquiry(found: Event | None) -> dict[str, Any] | None:
+    """What was found out about a signal, and when that was stored; None where nobody has asked."""
+    if found is None or found.time is None:
+        return None
+    return {"stored": time_text(found.time), **found.details}

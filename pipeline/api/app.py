@@ -16,6 +16,7 @@ from starlette.responses import Response
 from pipeline.alerts import Alerts
 from pipeline.api import pages, routes, status
 from pipeline.api.gate import Gate
+from pipeline.api.messages import INQUIRY
 from pipeline.api.metrics import Metrics
 from pipeline.api.problems import Problem, of_http, of_validation, response, status_of
 from pipeline.api.service import Parts, Service
@@ -146,6 +147,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         template = "#/components/schemas/{model}"
         schemas["Problem"] = Problem.model_json_schema(ref_template=template)
+        schemas["Inquiry"]["examples"] = [INQUIRY]  # from its model FastAPI would take the nulls
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         app.openapi_schema = document

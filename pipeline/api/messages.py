@@ -4,6 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from pipeline.inquiry import Ask
+from stages.explain.episodes import Episodes
+from stages.explain.lime import Surrogate
+from stages.explain.sentence import Sentence
+from stages.explain.why_not import Counterfactual
+
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 TIME = (  # of 1970 to 2199, a day or an instant, UTC unless it says otherwise
@@ -119,6 +125,42 @@ class Signal(BaseModel):
     expires: Time
     model: str
     config: str
+
+
+INQUIRY: dict[str, JsonValue] = {
+    "stored": "2022-12-29T08:00:00.000000Z",
+    "asked": {"why_not": False, "episodes": 0, "lime": False, "effort": "full"},
+    "sentence": {
+        "text": "Leans BUY (p 0.40, certainty 0.38), mainly because market log return over 5 bars "
+        "is middling (-0.0101); it is held back because its certainty is below the 0.80 asked for.",
+        "supports": ["market_return_5"],
+        "opposes": [],
+    },
+    "change": None,
+    "lean": None,
+    "episodes": None,
+    "lime": None,
+}
+
+
+class Inquiry(BaseModel):
+    """What was found out about a signal when somebody asked; null: not asked, or it abstains."""
+
+    stored: Time
+    asked: Ask
+    sentence: Sentence = Field(description="The signal in words.")
+    change: Counterfactual | None = Field(description="The smallest change that turns it.")
+    lean: Counterfactual | None = Field(
+        description="Where nothing turns it: what makes the opposite side lead."
+    )
+    episodes: Episodes | None = Field(description="What happened when it last looked like this.")
+    lime: Surrogate | None = Field(description="A second opinion on the reasons.")
+
+
+class OneSignal(Signal):
+    """A stored signal, and what was found out about it last."""
+
+    inquiry: Inquiry | None = Field(description="null: nobody has asked and stored the answer.")
 
 
 class SignalPage(BaseModel):

@@ -95,6 +95,7 @@ def one(id: Annotated[int, Path(ge=1, le=LAST)], request: Request) -> Response:
         appraisal=found.record.get("appraisal"),
         outcome=found.outcome,
         came="" if found.outcome is None else SIDE_TEXT[found.outcome.label],
+        asked=views.asked(signal, own.store.inquiry(id)),
         events=own.store.events(signal=id, n=50),
     )
 

@@ -19,6 +19,8 @@ from pipeline.api.views import span_text
 from stages.base import SieveError
 
 FILES = {"style.css": "text/css", "page.js": "text/javascript", "plotly.js": "text/javascript"}
+REPORT = "pipeline.report"
+SHARED = "asked.html"  # what was found out, as the pages of reports show it
 SCRIPT = re.compile(r'<script( type="text/javascript")?>')
 
 
@@ -60,7 +62,9 @@ def page(request: Request, template: str, **values: Any) -> HTMLResponse:
 def _environment() -> Environment:
     return Environment(
         autoescape=True,
-        loader=FunctionLoader(lambda name: _text(f"templates/{name}")),
+        loader=FunctionLoader(
+            lambda name: _text(name, REPORT) if name == SHARED else _text(f"templates/{name}")
+        ),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
@@ -73,13 +77,12 @@ def read_file(name: str) -> tuple[bytes, bytes, str]:
     if name == "plotly.js":
         text = get_plotlyjs()
     elif name == "style.css":
-        report = files("pipeline.report").joinpath("style.css").read_text(encoding="utf-8")
-        text = report + _text("static/style.css")
+        text = _text("style.css", REPORT) + _text("static/style.css")
     else:
         text = _text(f"static/{name}")
     content = text.encode()
     return content, gzip.compress(content, 6, mtime=0), hashlib.sha256(content).hexdigest()[:12]
 
 
-def _text(name: str) -> str:
-    return files("pipeline.api").joinpath(name).read_text(encoding="utf-8")
+def _text(name: str, package: str = "pipeline.api") -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")

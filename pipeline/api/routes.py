@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from pipeline.api import messages
-from pipeline.api.answers import answer, plain, read_time, record, time_text
+from pipeline.api.answers import answer, inquiry, plain, read_time, record, time_text
 from pipeline.api.problems import MEDIA, response
 from pipeline.api.service import Service
 from pipeline.api.status import status
@@ -106,10 +106,11 @@ def active(asked: Annotated[messages.Active, Query()], request: Request) -> Resp
     return answer({"at": time_text(at), "count": count, "signals": listed})
 
 
-@api.get("/signals/{id}", response_model=messages.Signal, responses=refusals(*ALWAYS, 404))
+@api.get("/signals/{id}", response_model=messages.OneSignal, responses=refusals(*ALWAYS, 404))
 def one(id: Annotated[int, Path(ge=1, le=messages.LAST)], request: Request) -> Response:
-    """One signal with its reasons, what stood in its way, and what came of it."""
-    return answer(record(service(request).store.get(id)))
+    """One signal with its reasons, what stood in its way, what came of it and what was asked."""
+    store = service(request).store
+    return answer(record(store.get(id)) | {"inquiry": inquiry(store.inquiry(id))})
 
 
 @api.get("/performance", response_model=messages.Performance, responses=refusals(*ALWAYS))

@@ -7,10 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pipeline.account import QUANTILES
+from pipeline.api import messages
+from pipeline.api.answers import inquiry
+from pipeline.inquiry import Inquiry
 from pipeline.report import signal_page
 from pipeline.report.figures import BUY, DASHED, GREY, SELL, styled
 from pipeline.report.timetable import figures
 from pipeline.signals import skill_sentence
+from pipeline.store.log import Event
 from pipeline.store.rows import Stored, timestamp
 from stages.signal import SIDE_TEXT, Signal
 
@@ -81,6 +85,16 @@ def odds_text(signal: Signal) -> str:
 def skill_text(signal: Signal) -> str:
     """How far the skill test had come."""
     return skill_sentence(signal.skill)
+
+
+def asked(signal: Signal, told: Event | None) -> dict[str, Any]:
+    """What was found out about a signal, when, and with which reasons; empty: nobody has asked."""
+    values = inquiry(told)
+    if values is None:
+        return {}
+    read = messages.Inquiry.model_validate(values)
+    found = Inquiry(signal, read.sentence, read.change, read.lean, read.episodes, read.lime)
+    return {"stored": values["stored"], "effort": read.asked.effort} | signal_page.asked(found)
 
 
 def levels(signal: Signal) -> go.Figure | None:

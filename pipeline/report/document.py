@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment
+from jinja2 import Environment, FunctionLoader
 from plotly.offline import get_plotlyjs
 
 from pipeline.files import write_atomic
@@ -22,8 +22,9 @@ def write_document(path: Path, template: str, **values: Any) -> None:
     **values
         Beside ``plotly`` and ``style``, which every page may use.
     """
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(_text(template))
+    loader = FunctionLoader(_text)
+    environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template(template)
     text = page.render(plotly=get_plotlyjs(), style=_text("style.css"), **values)
     write_atomic(path, text.encode())
 

@@ -44,23 +44,30 @@ def write_signal_page(path: Path, inquiry: Inquiry, about: str) -> None:
         side="" if signal.side is None else SIDE_TEXT[signal.side],
         status=_status(signal),
         time=f"{signal.time:%Y-%m-%d %H:%M} UTC",
-        sentence=inquiry.sentence.text,
         about=about,
         facts=dict(facts(signal)),
         skill=skill_sentence(signal.skill),
         why=list(why_sections(signal)),
-        change=inquiry.change,
-        lean=inquiry.lean,
-        checks=[] if inquiry.change is None else inquiry.change.checks,
-        moves=_moves(inquiry.change) or _moves(inquiry.lean),
-        episodes=inquiry.episodes,
-        nearest=_nearest(inquiry.episodes),
-        past=_past(inquiry.episodes),
-        lime=inquiry.lime,
-        opinions=_opinions(signal.reasons, inquiry.lime),
         reasons=signal.reasons,
         fidelity=_fidelity(signal.reasons),
+        asked=asked(inquiry),
     )
+
+
+def asked(inquiry: Inquiry) -> dict[str, Any]:
+    """What was found out, as ``asked.html`` and the pages around it show it."""
+    return {
+        "sentence": inquiry.sentence.text,
+        "change": inquiry.change,
+        "lean": inquiry.lean,
+        "checks": [] if inquiry.change is None else inquiry.change.checks,
+        "moves": _moves(inquiry.change) or _moves(inquiry.lean),
+        "episodes": inquiry.episodes,
+        "nearest": _nearest(inquiry.episodes),
+        "past": _past(inquiry.episodes),
+        "lime": inquiry.lime,
+        "opinions": _opinions(inquiry.signal.reasons, inquiry.lime),
+    }
 
 
 def page_name(signal: Signal) -> str:

@@ -14,8 +14,8 @@ from pipeline.store.tables import EVENTS, columns, json_text
 
 # kinds that the store logs itself
 UPGRADED, APPENDED, OUTCOME, EXPIRED, SWEPT = "upgraded", "appended", "outcome", "expired", "swept"
-EMITTED, OVERRULED, ARCHIVED = "emitted", "overruled", "archived"
-OWN = (UPGRADED, APPENDED, OUTCOME, EXPIRED, SWEPT, EMITTED, OVERRULED, ARCHIVED)
+EMITTED, OVERRULED, ARCHIVED, INQUIRY = "emitted", "overruled", "archived", "inquiry"
+OWN = (UPGRADED, APPENDED, OUTCOME, EXPIRED, SWEPT, EMITTED, OVERRULED, ARCHIVED, INQUIRY)
 
 
 @dataclass(frozen=True)

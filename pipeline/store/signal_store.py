@@ -1,7 +1,7 @@
 """Signals kept for good: appended and never edited, with what came of them and what happened."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Self, Unpack
 import pandas as pd
 import sqlalchemy as sa
 
-from pipeline.store import queries, rows, upkeep, versions
+from pipeline.store import inquiries, queries, rows, upkeep, versions
 from pipeline.store.append import append, count, restate
 from pipeline.store.archive import Archived, archive
 from pipeline.store.database import Database
@@ -186,6 +186,33 @@ class SignalStore:
         """
         return self.database.write(lambda c: sweep(c, self._now(), micros(at)))
 
+    def note(self, found: Iterable[tuple[Signal, Mapping[str, Any]]], config: str) -> int:
+        """Log what was found out about stored signals, all or none; see `inquiry`.
+
+        What equals the last that was said of a signal adds nothing. A signal is found by asset,
+        time and model; of several settings those of `config` come first, then the last stored.
+
+        Parameters
+        ----------
+        found : iterable of (Signal, mapping)
+            Each with JSON values, such as those of `pipeline.inquiry.Inquiry.record`.
+        config : str
+            Digest of the settings that the signals were made with.
+
+        Returns
+        -------
+        int
+            How many were new.
+
+        Raises
+        ------
+        StoreError
+            SV-X533 if a signal is not stored, SV-X520 if what is stored has another side,
+            another status or other odds: what was found is not about it.
+        """
+        told = inquiries.prepared(found, config)
+        return self.database.write(lambda c: inquiries.note(c, self._now(), told, self._name))
+
     def event(self, kind: str, signal: int | None = None, **details: Any) -> None:
         """Add a line to the log: JSON values about the store, or about a signal.
 
@@ -197,7 +224,7 @@ class SignalStore:
                 f"events of the kind {kind!r} are the store's own",
                 code="SV-F33",
                 where="event",
-                why="verify compares them with the signals",
+                why="whoever reads the log takes them for what the store told of its signals",
                 cure="give it another name",
             )
         self.database.write(lambda c: log(c, self._now(), [Event(kind, signal, details)]))
@@ -284,6 +311,10 @@ class SignalStore:
         return self.database.read(
             lambda c: [event_of(dict(r)) for r in c.execute(query).mappings()]
         )
+
+    def inquiry(self, id: int) -> Event | None:
+        """What `note` logged of a signal last; None if nobody has asked."""
+        return self.database.read(lambda c: inquiries.inquiry(c, int(id)))
 
     def performance(
         self, by: str | Sequence[str] = "strategy", **where: Unpack[Where]

@@ -10,6 +10,8 @@ import pytest
 
 from pipeline.inquiry import Ask
 from pipeline.report.shap_values import to_shap
+from pipeline.signals_io import from_record
+from pipeline.store.signal_store import SignalStore
 from stages.base import ConfigError, DataError
 from tests.conftest import PLANTED, command
 
@@ -107,6 +109,16 @@ def test_an_exact_midnight_is_not_a_whole_day(tiny, tiny_market):
         tiny.inquire(tiny_market.panel, "A2", MIDNIGHT, exact=True)
 
 
+def test_a_record_is_what_json_gives_back(found):
+    record = found.record()
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["sentence"]["supports"] == list(found.sentence.supports)
+    assert record["lime"]["effects"] == found.lime.effects
+    lost = replace(found, lime=replace(found.lime, fit=np.nan))
+    with pytest.raises(ValueError, match="JSON"):
+        lost.record()
+
+
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="episodes >= 0"):
         Ask(episodes=-1)
@@ -190,6 +202,74 @@ def test_json_carries_it_as_plain_values_and_an_id_leads_back(trained):
     assert json.loads(again.out) == [record]
 
 
+@pytest.fixture
+def stored(trained, tmp_path):
+    """A store of the newest signals, as predict leaves it."""
+    url = str(tmp_path / "signals.db")
+    ended = command("predict", *PLANTED, f"root={trained[0]}", f"store={url}")
+    assert ended.code == 0, ended.err
+    return url
+
+
+def explained(trained, *more):
+    ended = command("explain", *PLANTED, f"root={trained[0]}", "json=true", *more)
+    assert ended.code == 0, ended.err
+    return json.loads(ended.out, parse_constant=pytest.fail), ended.err
+
+
+def test_what_was_found_is_stored_with_its_signal_once(trained, stored):
+    ask = "asset=A2", f"store={stored}"
+    [record], said = explained(trained, *ask, "lime=true")
+    assert "1 inquiries: 1 new in the store" in " ".join(said.split())
+    again, said = explained(trained, *ask, "lime=true")
+    assert again == [record]
+    assert "1 inquiries: 0 new in the store" in " ".join(said.split())
+    with SignalStore(stored) as store:
+        [signal] = store.latest(9, asset="A2")
+        assert signal.row["config"] == record["config"]
+        [event] = store.events(kind="inquiry")
+        asked = {"why_not": True, "episodes": 20, "lime": True, "effort": "full"}
+        assert event == store.inquiry(signal.id)
+        assert event.details == {"asked": asked, **record["inquiry"]}
+        assert record["inquiry"]["lime"]["effects"]
+    explained(trained, *ask, "why_not=false", "episodes=0", "effort=fast")
+    with SignalStore(stored) as store:
+        found = store.inquiry(signal.id).details
+        assert found["asked"]["effort"] == "fast"
+        assert (found["change"], found["episodes"], found["lime"]) == (None, None, None)
+        assert len(store.events(kind="inquiry")) == 2
+        assert store.verify().signals == 4
+
+
+def test_of_signals_that_are_not_all_stored_none_is_told(trained, stored, tmp_path):
+    with SignalStore(stored) as store, SignalStore(str(tmp_path / "part.db")) as part:
+        part.append([one.signal for one in store.latest(9) if one.asset != "A3"], "c")
+        bare = ("why_not=false", "episodes=0", "effort=fast")
+        all_of = ("explain", *PLANTED, f"root={trained[0]}", *bare)
+        ended = command(*all_of, f"store={tmp_path}/part.db")
+        assert ended.code == 5
+        said = " ".join(ended.err.split())
+        assert "SV-X533" in said
+        assert "no signal of A3 at" in said
+        assert part.events(kind="inquiry") == []
+        ended = command(*all_of, f"store={stored}")
+        assert ended.code == 0, ended.err
+        assert [e.signal for e in store.events(kind="inquiry")] == [1, 2, 3, 4]
+        assert "in one sentence" in ended.out
+
+
+def test_of_an_abstention_its_sentence_is_stored(trained, tmp_path):
+    url, ask = str(tmp_path / "signals.db"), ("asset=A2", "time=2000-01-04")
+    [record], _ = explained(trained, *ask)
+    assert record["status"] == "abstain"
+    with SignalStore(url) as store:
+        store.append([from_record(record)], record["config"])
+        explained(trained, *ask, f"store={url}")
+        found = store.inquiry(1).details
+    assert found["sentence"]["text"].startswith("No view: history")
+    assert [found[name] for name in ("change", "lean", "episodes", "lime")] == [None] * 4
+
+
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
@@ -198,6 +278,8 @@ def test_json_carries_it_as_plain_values_and_an_id_leads_back(trained):
         (["episodes=-1"], 2, "episodes=-1 is no whole number of at least 0"),
         (["signal=A2|2000-12-28"], 2, "is no id"),
         ([f"signal=A2|2000-12-28T21:00:00Z|{'0' * 64}"], 2, "does not stand alone"),
+        (["global=true", "store=signals.db"], 2, "global=true is about a model"),
+        (["store=mysql://there", "model=nowhere"], 2, "a store is a SQLite file or a PostgreSQL"),
     ],
 )
 def test_a_wrong_request_is_refused(trained, more, code, said):

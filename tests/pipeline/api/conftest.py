@@ -1,7 +1,7 @@
 """A service on a planted market: a store with signals in it, a model, and a client."""
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
@@ -17,6 +17,7 @@ from pipeline.api.service import Parts  # noqa: E402
 from pipeline.api.settings import Settings  # noqa: E402
 from pipeline.api.tokens import Tokens, new_token  # noqa: E402
 from pipeline.data.sources import frame  # noqa: E402
+from pipeline.inquiry import Ask  # noqa: E402
 from pipeline.store.signal_store import SignalStore  # noqa: E402
 
 CONFIG = "c0ffee"
@@ -45,6 +46,26 @@ def said(tiny, tiny_market):
         >= tiny_market.panel.index.unique("time")[-40]
     ]
     return tiny.signals(bars, newest=False)
+
+
+@pytest.fixture(scope="session")
+def inquired(tiny, tiny_market):
+    """All that can be found out about the newest signal of an asset."""
+    [found] = tiny.inquire(tiny_market.panel, "A2", ask=Ask(lime=True))
+    return found
+
+
+@pytest.fixture
+def asked(own, inquired):
+    """A service whose store holds that signal as the first, and what was found out about it."""
+    own.store.append([inquired.signal], CONFIG)
+    own.store.note([(inquired.signal, told(inquired))], CONFIG)
+    return own
+
+
+def told(found):
+    """What the command stores of an inquiry with everything asked."""
+    return {"asked": asdict(Ask(lime=True)), **found.record()}
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,23 @@ def test_pages_fit_and_draw_their_figures_in_their_colours(browser, site, size, 
     assert {address.startswith((url, "data:", "about:")) for address in browser.asked} == {True}
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_what_was_found_out_fits_and_is_drawn(browser, asked, inquired, size):
+    now = replace(asked, clock=lambda: inquired.signal.time + pd.Timedelta("5min"))
+    with running(now) as url:
+        browser.look(size)
+        browser.asked.clear()
+        browser.complaints.clear()
+        browser.open(f"{url}/signals/1")
+        assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+        drawn = "[...document.querySelectorAll('.plotly-graph-div')].map(f => f.data[0].name)"
+        names = browser.value(f"JSON.stringify({drawn})")
+        assert "ended as SELL" in names
+        assert "push" in names
+        assert browser.complaints == []
+        assert {address.startswith((url, "data:", "about:")) for address in browser.asked} == {True}
+
+
 def test_a_signal_is_reached_by_keyboard_alone(browser, site):
     url, parts = site
     browser.look()

@@ -1,5 +1,6 @@
 """The page: what it shows is what is stored, it asks the network for nothing, texts are texts."""
 
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,9 +11,10 @@ import pytest
 from pipeline import artifacts
 from pipeline.api.tokens import Tokens, new_token
 from pipeline.store.signal_store import SignalStore
-from tests.pipeline.api.conftest import CONFIG, serving
+from tests.pipeline.api.conftest import CONFIG, serving, told
 
 HTML = {"Accept": "text/html"}
+RUN = re.compile("<script[^>]*>alert")  # pages give each script a nonce
 PLACES = ("/", "/?show=latest", "/performance", "/model", "/login")
 
 
@@ -143,6 +145,80 @@ def test_an_outcome_is_told_as_right_or_wrong(now):
             assert f"{100 * found.outcome.ret:+.2f} %" in text
 
 
+HEADS = ("What would have had to be different", "When it last looked like this", "A second opinion")
+
+
+def test_what_was_found_out_is_shown(asked, inquired):
+    with serving(asked) as client:
+        text = page(client, "/signals/1")
+    seen = Seen(text)
+    assert all(p.startswith(("/", "#", "data:,")) for p in seen.places)
+    places = [text.index(head) for head in ("What stood in the way", *HEADS, "From stage to stage")]
+    assert places == sorted(places)
+    plain = " ".join(html.unescape(text).split())
+    parts = inquired.sentence, inquired.change, inquired.episodes, inquired.lime
+    for words in (part.text for part in parts):
+        assert " ".join(words.split()) in plain
+    for episode in inquired.episodes.episodes[:10]:
+        assert f"<td>{episode.time[:10]}</td>" in text
+    for move in inquired.change.moves or inquired.lean.moves:
+        assert f"<td>{move.start:.4g}</td><td>{move.end:.4g}</td>" in text
+    assert "Found out with full reasons, kept since 20" in plain
+    for tag, found in seen.tags:  # what scrolls is reached by keyboard, and named
+        if found.get("class") == "scroll":
+            assert (tag, found["tabindex"], found["role"]) == ("div", "0", "region")
+            assert found["aria-label"]
+
+
+def test_what_nobody_asked_is_left_out(now, asked, inquired):
+    newest = now.store.latest(1)[0]
+    with serving(now) as client:
+        text = page(client, f"/signals/{newest.id}")
+    assert not any(words in text for words in (*HEADS, "Found out with"))
+    bare = replace(inquired, change=None, lean=None, episodes=None, lime=None)
+    asked.store.note([(bare.signal, told(bare))], CONFIG)
+    with serving(asked) as client:
+        text = page(client, "/signals/1")
+    Seen(text)
+    assert not any(words in text for words in HEADS)
+    assert html.escape(bare.sentence.text[:20]) in text
+
+
+def test_of_an_abstention_the_sentence_is_shown(own, tiny, tiny_market):
+    [none] = tiny.inquire(tiny_market.panel, "A2", pd.Timestamp("2000-01-04", tz="UTC"))
+    own.store.append([none.signal], CONFIG)
+    own.store.note([(none.signal, told(none))], CONFIG)
+    with serving(own) as client:
+        text = page(client, "/signals/1")
+    Seen(text)
+    assert "No view: history" in text
+    assert "nan" not in text
+    assert not any(words in text for words in HEADS)
+
+
+def test_what_was_found_out_is_shown_and_never_run(asked, inquired):
+    evil = "<script>alert('x')</script>\"onload=1"
+    name = "</script><script>alert(1)</script>"
+    moved = inquired.change if inquired.change.moves else inquired.lean
+    [move, *_] = moved.moves
+    move = replace(move, name=evil, along_names=(evil,), companions=(evil,))
+    past = tuple(replace(one, asset=name) for one in inquired.episodes.episodes)
+    hostile = replace(
+        inquired,
+        sentence=replace(inquired.sentence, text=evil),
+        change=replace(moved, text=evil, moves=(move,)),
+        lean=replace(moved, text=evil),
+        episodes=replace(inquired.episodes, text=evil, episodes=past),
+        lime=replace(inquired.lime, text=evil, effects={name: 0.1, **inquired.lime.effects}),
+    )
+    asked.store.note([(hostile.signal, told(hostile))], CONFIG)
+    with serving(asked) as client:
+        text = page(client, "/signals/1")
+    assert not RUN.search(text)
+    assert text.count("&lt;script&gt;alert") >= 8
+    Seen(text)
+
+
 def test_performance_and_calibration_are_those_of_the_store(now):
     with serving(now) as client:
         text = page(client, "/performance")
@@ -174,7 +250,7 @@ def test_names_from_elsewhere_are_shown_and_never_run(own, said):
         own.store.append([replace(said[0], asset=evil)], CONFIG, strategy=evil)
         for place in ("/?show=latest", "/signals/1", f"/?asset={evil}", "/performance"):
             text = page(client, place)
-            assert "<script>alert" not in text
+            assert not RUN.search(text)
             Seen(text)
         assert "&lt;script&gt;alert" in page(client, "/signals/1")
 

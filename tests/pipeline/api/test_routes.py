@@ -5,11 +5,11 @@ import json
 import jsonschema
 import pytest
 
-from pipeline.api.messages import Signal
+from pipeline.api.messages import Inquiry, OneSignal, Signal
 from pipeline.data.sources import frame
 from pipeline.signals_io import to_record
 from tests.conftest import ROOT
-from tests.pipeline.api.conftest import CONFIG, serving
+from tests.pipeline.api.conftest import CONFIG, serving, told
 
 SCHEMA = json.loads((ROOT / "schemas" / "signal-v1.json").read_text())
 
@@ -115,6 +115,29 @@ def test_one_signal_with_its_reasons_and_outcome(client, parts):
     assert (missing.status_code, missing.json()["code"]) == (404, "SV-X533")
 
 
+def test_what_was_found_out_about_a_signal_comes_with_it(asked, inquired):
+    with serving(asked) as client:
+        found = ok(client.get("/v1/signals/1"))
+        [listed] = ok(client.get("/v1/signals"))["signals"]
+        parts = ok(client.get("/openapi.json"))["components"]
+    assert "inquiry" not in listed
+    OneSignal.model_validate(found)
+    jsonschema.validate(found, parts["schemas"]["OneSignal"] | {"components": parts})
+    inquiry = found["inquiry"]
+    assert inquiry.pop("stored")[:10] == f"{asked.store.inquiry(1).time:%Y-%m-%d}"
+    assert inquiry == told(inquired)
+    read = Inquiry.model_validate(inquiry | {"stored": "2022-12-28"})
+    for name in ("sentence", "change", "lean", "episodes", "lime"):
+        assert getattr(read, name) == getattr(inquired, name)
+    assert read.asked.lime
+
+
+def test_a_signal_that_nobody_asked_about_says_so(client, parts):
+    found = ok(client.get(f"/v1/signals/{parts.store.latest(1)[0].id}"))
+    assert found["inquiry"] is None
+    OneSignal.model_validate(found)
+
+
 def test_performance_is_that_of_the_store(client, parts):
     found = ok(client.get("/v1/performance", params={"by": "side"}))["groups"]
     table = parts.store.performance("side")
@@ -192,7 +215,10 @@ def test_without_a_model_it_starts_and_says_so(own, tmp_path, recent):
 def test_the_document_has_examples_and_no_path_without_refusals(client):
     document = ok(client.get("/openapi.json"))
     assert document["openapi"].startswith("3.1")
-    assert document["components"]["schemas"]["PredictIn"]["examples"]
+    schemas = document["components"]["schemas"]
+    assert schemas["PredictIn"]["examples"]
+    [example] = schemas["Inquiry"]["examples"]
+    jsonschema.validate(example, schemas["Inquiry"] | {"components": {"schemas": schemas}})
     for path, methods in document["paths"].items():
         for method in methods.values():
             if path.startswith("/v1/"):
