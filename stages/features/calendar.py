@@ -6,11 +6,14 @@ each takes a sine and a cosine: December is as near to January as June is to Jul
 """
 
 import numpy as np
+from numba import njit
 
+from stages.features.kernels import checked
 from stages.features.shared import shared
 from stages.panel import warms_up
 
 THURSDAY = 3  # 1970-01-01, with Monday 0
+MONTH, YEAR = 1, 12  # in months
 
 
 @warms_up(lambda **_: 0)
@@ -21,13 +24,13 @@ def week_sine(session_day: np.ndarray) -> np.ndarray:
     ----------
     French (1980), "Stock returns and the weekend effect", J. Financial Economics 8(1).
     """
-    return np.sin(2 * np.pi * _weekday(session_day) / 7)
+    return np.sin(_week_angle(session_day))
 
 
 @warms_up(lambda **_: 0)
 def week_cosine(session_day: np.ndarray) -> np.ndarray:
     """Cosine of the place in the week, Monday at 1: shape (T,)."""
-    return np.cos(2 * np.pi * _weekday(session_day) / 7)
+    return np.cos(_week_angle(session_day))
 
 
 @warms_up(lambda **_: 0)
@@ -39,19 +42,20 @@ def year_sine(session_day: np.ndarray) -> np.ndarray:
     Rozeff & Kinney (1976), "Capital market seasonality: The case of stock returns", J. Financial
     Economics 3(4).
     """
-    return np.sin(2 * np.pi * _place(session_day, "Y"))
+    return np.sin(_year_angle(session_day))
 
 
 @warms_up(lambda **_: 0)
 def year_cosine(session_day: np.ndarray) -> np.ndarray:
     """Cosine of the place in the year, 1 January at 1: shape (T,)."""
-    return np.cos(2 * np.pi * _place(session_day, "Y"))
+    return np.cos(_year_angle(session_day))
 
 
 @warms_up(lambda **_: 0)
 def month_place(session_day: np.ndarray) -> np.ndarray:
     """Share of the month that has passed before the day: [0, 1), shape (T,)."""
-    return _place(session_day, "M")
+    past, length = _within(session_day, MONTH)
+    return past / length
 
 
 @warms_up(lambda **_: 0)
@@ -64,37 +68,64 @@ def month_turn(session_day: np.ndarray, before: int = 2, after: int = 4) -> np.n
     Financial Studies 1(4). The paper counts trading days; calendar days need no calendar of the
     exchange, and so no knowledge of its future.
     """
-    day, start, stop = _within(session_day, "M")
-    near = (day - start < after) | (stop - day <= before)
-    return np.where(np.isfinite(session_day), near.astype("float64"), np.nan)
-
-
-def _weekday(session_day: np.ndarray) -> np.ndarray:
-    return (session_day + THURSDAY) % 7
+    past, length = _within(session_day, MONTH)
+    near = (past < after) | (length - past <= before)
+    return np.where(np.isnan(past), np.nan, near)
 
 
 @shared
-def _place(session_day: np.ndarray, unit: str) -> np.ndarray:
-    day, start, stop = _within(session_day, unit)
-    share = (day - start) / (stop - start)
-    return np.where(np.isfinite(session_day), share, np.nan)
+def _week_angle(session_day: np.ndarray) -> np.ndarray:
+    return 2 * np.pi * ((session_day + THURSDAY) % 7) / 7
 
 
 @shared
-def _within(session_day: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Day, first day of its month or year, and first day of the next one, as day numbers."""
-    low = np.fmin.reduce(session_day, axis=None, initial=np.inf)
-    low = low if np.isfinite(low) else 0
-    day = np.where(np.isfinite(session_day), session_day, low).astype("int64")
-    low, high = int(low), day.max(initial=int(low))
-    if day.size <= high - low:
-        return day, *_edges(day, unit)
-    start, stop = _edges(np.arange(low, high + 1), unit)  # each date once, of many assets
-    return day, start[day - low], stop[day - low]
+def _year_angle(session_day: np.ndarray) -> np.ndarray:
+    past, length = _within(session_day, YEAR)
+    return 2 * np.pi * (past / length)
 
 
-def _edges(day: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:
-    first = day.astype("datetime64[D]").astype(f"datetime64[{unit}]")
-    edges = (first.astype("datetime64[D]"), (first + 1).astype("datetime64[D]"))
-    start, stop = (edge.astype("int64") for edge in edges)
-    return start, stop
+@shared
+def _within(session_day: np.ndarray, months: int) -> tuple[np.ndarray, np.ndarray]:
+    """Days of its month or year before the day, and all of them; NaN for a day unknown."""
+    day = checked(session_day, 1)
+    past, length = _periods(day.reshape(-1), months)
+    return past.reshape(day.shape), length.reshape(day.shape)
+
+
+@njit(cache=True, nogil=True)
+def _periods(day: np.ndarray, months: int) -> tuple[np.ndarray, np.ndarray]:
+    past, length = np.full(len(day), np.nan), np.full(len(day), np.nan)
+    start = stop = 0
+    for i in range(len(day)):
+        if not np.isfinite(day[i]):
+            continue
+        now = int(day[i])
+        if not start <= now < stop:  # days come in order: mostly it is the period before
+            first = _month(now)
+            first -= first % months
+            start, stop = _first_day(first), _first_day(first + months)
+        past[i], length[i] = now - start, stop - start
+    return past, length
+
+
+# Hinnant (2021), "chrono-Compatible Low-Level Date Algorithms": years begin in March there, so that
+# a leap day is the last; an era is 400 years, 146,097 days
+
+
+@njit(cache=True, nogil=True)
+def _month(day: int) -> int:
+    """Months since the year 0 of a day since 1970-01-01."""
+    day += 719_468
+    era, day = day // 146_097, day % 146_097
+    year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    return 12 * (400 * era + year) + 2 + (5 * day + 2) // 153
+
+
+@njit(cache=True, nogil=True)
+def _first_day(month: int) -> int:
+    """Days since 1970-01-01 of the first of a month, in months since the year 0."""
+    year, march = (month - 2) // 12, (month - 2) % 12
+    era, year = year // 400, year % 400
+    day = (153 * march + 2) // 5 + 365 * year + year // 4 - year // 100
+    return 146_097 * era + day - 719_468

@@ -4,12 +4,11 @@ import numpy as np
 from numba import njit
 
 from stages.features.kernels import (
-    beside,
-    checked,
     ratio,
     window_covariance,
     window_mean,
     window_sd,
+    windowed,
 )
 from stages.features.market import beta
 from stages.features.returns import log_return
@@ -79,8 +78,7 @@ def downside_beta(close: np.ndarray, market: np.ndarray, bars: int = 120) -> np.
     Ang, Chen & Xing (2006), "Downside Risk", Review of Financial Studies 19(4).
     """
     common, move = _pair(close, market)
-    x, y, mean = move.reshape(-1), common.reshape(-1), window_mean(common, bars).reshape(-1)
-    return _slope_below(x, y, mean, bars, beside(move)).reshape(move.shape)
+    return windowed(_slope_below, [move, common, window_mean(common, bars)], bars)
 
 
 @warms_up(lambda bars, **_: bars)
@@ -94,9 +92,8 @@ def coskewness(close: np.ndarray, market: np.ndarray, bars: int = 120) -> np.nda
     Ang, Chen & Xing (2006), "Downside Risk", Review of Financial Studies 19(4), equation 11.
     """
     common, move = _pair(close, market)
-    x, mean_x = move.reshape(-1), window_mean(move, bars).reshape(-1)
-    y, mean_y = common.reshape(-1), window_mean(common, bars).reshape(-1)
-    product = _squared_product(x, mean_x, y, mean_y, bars, beside(move)).reshape(move.shape) / bars
+    means = [window_mean(move, bars), window_mean(common, bars)]
+    product = windowed(_squared_product, [move, common, *means], bars) / bars
     scale = window_sd(move, bars) * window_sd(common, bars) ** 2
     return ratio(product, scale * ((bars - 1) / bars) ** 1.5)
 
@@ -105,15 +102,15 @@ def coskewness(close: np.ndarray, market: np.ndarray, bars: int = 120) -> np.nda
 def _pair(close: np.ndarray, market: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns of the market and of the asset, both unknown where one is."""
     common, move = log_return(market), log_return(close)
-    return checked(common + 0.0 * move, 1), checked(move + 0.0 * common, 1)
+    return common + 0.0 * move, move + 0.0 * common
 
 
 @njit(cache=True, nogil=True)
 def _slope_below(
-    x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, bars: int, step: int
-) -> np.ndarray:
+    x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, out: np.ndarray, bars: int, step: int
+) -> None:
     """Slope of x on y over the bars of the window in which y is below its mean."""
-    out = np.full(len(x), np.nan)
+    out[:] = np.nan
     first = (bars - 1) * step
     rows = len(x) - first
     if rows > 0:
@@ -140,14 +137,19 @@ def _slope_below(
         for i in range(rows):
             if square[i] > 0.0:  # not where the mean is NaN
                 last[i] = both[i] / square[i]
-    return out
 
 
 @njit(cache=True, nogil=True)
 def _squared_product(
-    x: np.ndarray, mean_x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, bars: int, step: int
-) -> np.ndarray:
-    out = np.full(len(x), np.nan)
+    x: np.ndarray,
+    y: np.ndarray,
+    mean_x: np.ndarray,
+    mean_y: np.ndarray,
+    out: np.ndarray,
+    bars: int,
+    step: int,
+) -> None:
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         last = out[(bars - 1) * step :]
@@ -158,4 +160,3 @@ def _squared_product(
             for i in range(rows):
                 gap = b[i] - centre_y[i]
                 last[i] += (a[i] - centre_x[i]) * gap * gap
-    return out

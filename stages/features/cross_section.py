@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numba import njit
 
-from stages.features.kernels import ratio
+from stages.features.kernels import checked
 from stages.features.loops import FLAT
 from stages.panel import warms_up
 
@@ -51,8 +51,7 @@ def z_score(of: np.ndarray) -> np.ndarray:
 
     NaN where fewer than two values are known or all are alike.
     """
-    gap, spread, _ = _moments(of)
-    return ratio(gap, np.where(spread > FLAT * np.abs(of - gap), spread, 0.0 * spread))
+    return _scores(checked(of, 1), FLAT)
 
 
 @cross_section
@@ -65,8 +64,7 @@ def dispersion(of: np.ndarray) -> np.ndarray:
     Stivers & Sun (2010), "Cross-Sectional Return Dispersion and Time Variation in Value and
     Momentum Premiums", J. Financial and Quantitative Analysis 45(4).
     """
-    gap, spread, _ = _moments(of)
-    return spread + 0.0 * gap
+    return _dispersions(checked(of, 1))
 
 
 @cross_section
@@ -81,10 +79,7 @@ def breadth(of: np.ndarray) -> np.ndarray:
     Zaremba, Szyszka, Karathanasopoulos & Mikutowski (2021), "Herding for profits: Market breadth
     and the cross-section of global equity returns", Economic Modelling 97.
     """
-    _, _, count = _moments(of)
-    above = (of > 0).sum(axis=1, keepdims=True)
-    share = np.where(count > 1, above / np.maximum(count, 1), np.nan)
-    return share - 0.5 + 0.0 * np.where(np.isfinite(of), of, np.nan)
+    return _breadths(checked(of, 1))
 
 
 @cross_section
@@ -106,19 +101,62 @@ def rank_in_sector(of: np.ndarray, sector: np.ndarray) -> np.ndarray:
     return out
 
 
-def _moments(of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance from the mean, deviation and count of each time; NaN below two values."""
-    known = np.isfinite(of)
-    count = known.sum(axis=1, keepdims=True)
-    mean = total_across(np.where(known, of, 0.0)) / np.maximum(count, 1)
-    gap = np.where(known & (count > 1), of - mean, np.nan)
-    square = total_across(np.where(known, gap, 0.0) ** 2) / np.maximum(count - 1, 1)
-    return gap, np.where(count > 1, np.sqrt(square), np.nan), count
+@njit(cache=True, nogil=True)
+def moments_across(of: np.ndarray) -> tuple[float, float, int]:
+    """Mean, deviation and count of the known values of a time; NaN below two.
+
+    They are added up one after the other: an absent asset changes no bit.
+    """
+    total, count = 0.0, 0
+    for value in of:
+        if np.isfinite(value):
+            total += value
+            count += 1
+    if count < 2:
+        return np.nan, np.nan, count
+    mean, square = total / count, 0.0
+    for value in of:
+        if np.isfinite(value):
+            square += (value - mean) * (value - mean)
+    return mean, np.sqrt(square / (count - 1)), count
 
 
-def total_across(of: np.ndarray) -> np.ndarray:
-    """Sum over the assets one after the other, (T, 1): an absent one, a 0, changes no bit."""
-    return np.add.accumulate(of, axis=1)[:, -1:] if of.shape[1] else of.sum(axis=1, keepdims=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scores(of: np.ndarray, flat: float) -> np.ndarray:
+    out = np.full(of.shape, np.nan)
+    for t in range(len(of)):
+        mean, spread, _ = moments_across(of[t])
+        for k in range(of.shape[1]):
+            gap = of[t, k] - mean
+            # not where all are alike within rounding, nor for what is unknown
+            if np.isfinite(of[t, k]) and spread > flat * abs(of[t, k] - gap):
+                out[t, k] = gap / spread
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _dispersions(of: np.ndarray) -> np.ndarray:
+    out = np.full(of.shape, np.nan)
+    for t in range(len(of)):
+        _, spread, _ = moments_across(of[t])
+        for k in range(of.shape[1]):
+            if np.isfinite(of[t, k]):
+                out[t, k] = spread
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _breadths(of: np.ndarray) -> np.ndarray:
+    out = np.full(of.shape, np.nan)
+    for t in range(len(of)):
+        count = above = 0
+        for value in of[t]:
+            count += np.isfinite(value)
+            above += value > 0
+        for k in range(of.shape[1] if count > 1 else 0):
+            if np.isfinite(of[t, k]):
+                out[t, k] = above / count - 0.5
+    return out
 
 
 @njit(cache=True, nogil=True)

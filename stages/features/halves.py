@@ -19,43 +19,58 @@ FEW = 4  # bars, up to which the halves of each window are added up on their own
 
 
 @njit(cache=True, nogil=True)
-def sums(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+def sums(x: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
     """Sum of each window."""
-    return _decayed(x, 1.0, bars, step)
+    _decayed(x, out, 1.0, bars, step)
 
 
 @njit(cache=True, nogil=True)
-def smooth_evenly(x: np.ndarray, speed: float, bars: int, step: int) -> np.ndarray:
-    """Exponential average of each window at one speed, with weights that sum to 1."""
-    out, weight = _decayed(x, 1.0 - speed, bars, step), 0.0
-    for _ in range(bars):
-        weight += speed * (1.0 - weight)
+def means(x: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
+    """Mean of each window."""
+    _decayed(x, out, 1.0, bars, step)
+    for i in range(len(out)):
+        out[i] /= bars
+
+
+@njit(cache=True, nogil=True)
+def smooth_evenly(
+    x: np.ndarray, out: np.ndarray, bars: int, step: int, speed: float, weight: float
+) -> None:
+    """Exponential average of each window at one speed, whose weights sum to `weight`, over it."""
+    _decayed(x, out, 1.0 - speed, bars, step)
     scale = speed / weight if weight != 0.0 else np.nan
     for i in range(len(out)):
         out[i] *= scale
-    return out
+
+
+@njit(cache=True, nogil=True)
+def weight_of(speed: float, bars: int) -> float:
+    """Sum of the weights of the bars of a window: 1 but for what an endless one would add."""
+    weight = 0.0
+    for _ in range(bars):
+        weight += speed * (1.0 - weight)
+    return weight
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def deviations(x: np.ndarray, bars: int, step: int, flat: float) -> np.ndarray:
+def deviations(x: np.ndarray, out: np.ndarray, bars: int, step: int, flat: float) -> None:
     """Standard deviation of each window, 0 where it stands still within rounding."""
-    mean, out = _squares(x, bars, step)
+    mean = _squares(x, out, bars, step)
     share = 1.0 / (bars - 1)
     for i in range(len(out)):
         sd = np.sqrt(out[i] * share)
         if sd <= NEAR * abs(mean[i]):  # the means that were merged are rounded too coarsely
             sd = np.sqrt(_squares_of_one(x, i, bars, step) * share)
         out[i] = 0.0 if sd <= flat * abs(mean[i]) else sd
-    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def comoments(x: np.ndarray, y: np.ndarray, bars: int, step: int) -> np.ndarray:
-    """Sum of the products of the distances from both means of the window."""
-    out = np.full(len(x), np.nan)
+def comoments(x: np.ndarray, y: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
+    """Mean product of the distances from both means of the window."""
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows <= 0:
-        return out
+        return
     alone = rows <= FEW * step
     made = np.empty(rows), np.empty(rows), out[(bars - 1) * step :]
     room = max(bars // 2, 1) * rows if alone else len(x)
@@ -79,16 +94,17 @@ def comoments(x: np.ndarray, y: np.ndarray, bars: int, step: int) -> np.ndarray:
             length = len(x) - (2 * size - 1) * step
             held, other = _double_products(x, y, held, other, size, length, step)
         size *= 2
-    return out
+    for i in range(rows):
+        made[2][i] /= bars
 
 
 @njit(cache=True, nogil=True)
-def _decayed(x: np.ndarray, decay: float, bars: int, step: int) -> np.ndarray:
+def _decayed(x: np.ndarray, out: np.ndarray, decay: float, bars: int, step: int) -> None:
     """Sum of each window, each bar times `decay` to the power of its age."""
-    out = np.full(len(x), np.nan)
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows <= 0:
-        return out
+        return
     last, alone = out[(bars - 1) * step :], rows <= FEW * step
     room = bars * rows if alone else len(x)
     part, other = (np.empty(room) if alone else x.copy()), np.empty(0 if alone else room)
@@ -111,7 +127,6 @@ def _decayed(x: np.ndarray, decay: float, bars: int, step: int) -> np.ndarray:
             part, other = other, part
         factor *= factor
         size *= 2
-    return out
 
 
 @njit(cache=True, nogil=True)
@@ -136,14 +151,15 @@ def _halve(x: np.ndarray, part: np.ndarray, decay: float, size: int, rows: int, 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _squares(x: np.ndarray, bars: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of each window, and the sum of the squared distances from it."""
-    out = np.full(len(x), np.nan), np.full(len(x), np.nan)
+def _squares(x: np.ndarray, out: np.ndarray, bars: int, step: int) -> np.ndarray:
+    """Mean of each window; the sum of the squared distances from it goes to `out`."""
+    mean = np.full(len(x), np.nan)
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows <= 0:
-        return out
+        return mean
     alone, begin = rows <= FEW * step, (bars - 1) * step
-    made = out[0][begin:], out[1][begin:]
+    made = mean[begin:], out[begin:]
     room = max(bars // 2, 1) * rows if alone else len(x)
     held = np.empty(room), np.empty(room)
     room = 0 if alone else room
@@ -165,7 +181,7 @@ def _squares(x: np.ndarray, bars: int, step: int) -> tuple[np.ndarray, np.ndarra
             length = len(x) - (2 * size - 1) * step
             held, other = _double_squares(x, held, other, size, length, step)
         size *= 2
-    return out
+    return mean
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

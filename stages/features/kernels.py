@@ -8,6 +8,9 @@ An array of shape (T, A) holds A assets side by side, one a column, and gives in
 bits that the column gives alone: a stream of bars works on the last bars of many assets that way.
 """
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
 import numpy as np
 
 from stages.features import halves, loops
@@ -17,14 +20,13 @@ from stages.features.shared import owner, shared
 @shared
 def window_mean(x: np.ndarray, bars: int) -> np.ndarray:
     """Mean of the window."""
-    return window_sum(x, bars) / bars
+    return windowed(halves.means, [x], bars)
 
 
 @shared
 def window_sum(x: np.ndarray, bars: int) -> np.ndarray:
     """Sum of the window."""
-    x = checked(x, bars)
-    return _shaped(halves.sums(_flat(x), bars, beside(x)), x)
+    return windowed(halves.sums, [x], bars)
 
 
 @shared
@@ -32,43 +34,35 @@ def window_sd(x: np.ndarray, bars: int) -> np.ndarray:
     """Standard deviation of the window (divisor `bars` - 1); exactly 0 where it stands still."""
     if bars < 2:
         raise ValueError(f"a standard deviation needs 2 bars, got {bars}")
-    x = checked(x, bars)
-    return _shaped(halves.deviations(_flat(x), bars, beside(x), loops.FLAT), x)
+    return windowed(halves.deviations, [x], bars, loops.FLAT)
 
 
 def window_moment(x: np.ndarray, mean: np.ndarray, bars: int, power: int) -> np.ndarray:
     """Mean of ``abs(x - mean) ** power`` over the window, signed if 3; `mean` is the row's."""
-    x, mean = checked(x, bars), checked(mean, bars)
-    flat = _flat(x), _flat(mean)
     if power == 2:
-        total = loops.squares(*flat, bars, beside(x))
-    else:
-        total = loops.moments(*flat, bars, power, beside(x))
-    return _shaped(total, x) / bars
+        return windowed(loops.squares, [x, mean], bars)
+    return windowed(loops.moments, [x, mean], bars, power)
 
 
 @shared
 def window_covariance(x: np.ndarray, y: np.ndarray, bars: int) -> np.ndarray:
     """Covariance of two series over the window (divisor `bars`)."""
-    x, y = checked(x, bars), checked(y, bars)
-    return _shaped(halves.comoments(_flat(x), _flat(y), bars, beside(x)), x) / bars
+    return windowed(halves.comoments, [x, y], bars)
 
 
 def window_max(x: np.ndarray, bars: int) -> np.ndarray:
     """Largest value of the window."""
-    x = checked(x, bars)
-    return _shaped(loops.maxima(_flat(x), bars, beside(x)), x)
+    return windowed(loops.extremes, [x], bars, True)
 
 
 def window_min(x: np.ndarray, bars: int) -> np.ndarray:
     """Smallest value of the window."""
-    return -window_max(-checked(x, bars), bars)
+    return windowed(loops.extremes, [x], bars, False)
 
 
 def window_share_below(x: np.ndarray, bars: int) -> np.ndarray:
     """Share of the window's values below the row's own, ties counted half: in (0, 1)."""
-    x = checked(x, bars)
-    return _shaped(loops.shares(_flat(x), bars, beside(x)), x)
+    return windowed(loops.shares, [x], bars)
 
 
 @shared
@@ -87,21 +81,27 @@ def smoothed(x: np.ndarray, speed: float | np.ndarray, bars: int) -> np.ndarray:
     bars : int
         Ten time constants (five spans, ten Wilder periods) leave out a weight of e^-10.
     """
-    x = checked(x, bars)
-    if np.ndim(speed) == 0:
-        return _shaped(halves.smooth_evenly(_flat(x), float(speed), bars, beside(x)), x)
-    own = _flat(checked(np.asarray(speed), bars))
-    return _shaped(loops.smooth(_flat(x), own, bars, beside(x)), x)
+    if isinstance(speed, np.ndarray):
+        return windowed(loops.smooth, [x, speed], bars)
+    return windowed(halves.smooth_evenly, [x], bars, float(speed), _weight(float(speed), bars))
 
 
 def shifted(x: np.ndarray, bars: int) -> np.ndarray:
     """The value `bars` bars earlier, NaN where there is none."""
     if bars < 0:
         raise ValueError(f"bars must be >= 0, got {bars}: a negative shift reads the future")
-    out = np.empty(np.shape(x))
+    out = np.empty(x.shape)
     out[:bars] = np.nan
     out[bars:] = x[: max(len(x) - bars, 0)]
     return out
+
+
+def log_change(x: np.ndarray, bars: int = 1) -> np.ndarray:
+    """`log_ratio` of each value and the one `bars` bars earlier."""
+    if bars < 0:
+        raise ValueError(f"bars must be >= 0, got {bars}: a negative shift reads the future")
+    out = windowed(loops.positive_changes, [x], bars + 1)
+    return np.log(out, out=out)
 
 
 def change(x: np.ndarray, bars: int = 1) -> np.ndarray:
@@ -111,29 +111,56 @@ def change(x: np.ndarray, bars: int = 1) -> np.ndarray:
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Quotient, NaN where the denominator is 0: what cannot be measured is not zero."""
-    top, bottom = _alike(numerator, denominator)
-    return _shaped(loops.quotients(_flat(top), _flat(bottom)), bottom)
+    return _paired(loops.quotients, numerator, denominator)
 
 
 def log_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Logarithm of a quotient, NaN unless both are above 0."""
-    top, bottom = _alike(numerator, denominator)
-    out = loops.positive_quotients(_flat(top), _flat(bottom))
-    return _shaped(np.log(out, out=out), bottom)
+    out = _paired(loops.positive_quotients, numerator, denominator)
+    return np.log(out, out=out)
 
 
-def _flat(x: np.ndarray) -> np.ndarray:
-    return x if x.ndim == 1 else x.reshape(-1)  # a stream of one asset calls this often
-
-
-def _shaped(out: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return out if x.ndim == 1 else out.reshape(x.shape)
-
-
-def _alike(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if getattr(x, "shape", ()) != getattr(y, "shape", ()):
+def _paired(
+    kernel: Callable[..., np.ndarray], x: np.ndarray | float, y: np.ndarray | float
+) -> np.ndarray:
+    """What a compiled kernel makes of two arrays number by number; one is stretched if need be."""
+    if not (type(x) is type(y) is np.ndarray and x.shape == y.shape):
         x, y = np.broadcast_arrays(x, y)
-    return checked(x, 1), checked(y, 1)
+    left, right = checked(x, 1), checked(y, 1)
+    # an array of its own: compiled code knows that it is none of the others, and goes in parallel
+    if left.ndim == 1:
+        return kernel(left, right)
+    return kernel(left.reshape(-1), right.reshape(-1)).reshape(left.shape)
+
+
+@lru_cache(maxsize=4096)  # as many steps as the window has bars, for settings that recur
+def _weight(speed: float, bars: int) -> float:
+    return halves.weight_of(speed, bars)
+
+
+def windowed(
+    kernel: Callable[..., None], columns: Sequence[np.ndarray], bars: int, *settings: float
+) -> np.ndarray:
+    """What a compiled kernel makes of the windows of each asset, in the shape of the columns.
+
+    Parameters
+    ----------
+    kernel : callable
+        Takes the columns flat, where its values go, `bars`, how far apart a bar and the next one
+        are, and `settings`: to give an array back costs a call more than to fill one.
+    columns : sequence of ndarray of shape (T,) or (T, A)
+    bars : int
+    *settings : float, int or bool
+    """
+    held = [checked(x, bars) for x in columns]
+    shape = held[0].shape
+    out = np.empty(shape)
+    if len(shape) == 1:
+        kernel(*held, out, bars, 1, *settings)
+    else:
+        flat = [x.reshape(-1) for x in held]
+        kernel(*flat, out.reshape(-1), bars, shape[1], *settings)
+    return out
 
 
 def checked(x: np.ndarray, bars: int) -> np.ndarray:

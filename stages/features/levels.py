@@ -4,14 +4,13 @@ import numpy as np
 from numba import njit
 
 from stages.features.kernels import (
-    beside,
-    checked,
     log_ratio,
     ratio,
     shifted,
     window_max,
     window_min,
     window_sum,
+    windowed,
 )
 from stages.panel import warms_up
 
@@ -65,9 +64,7 @@ def congestion(low: np.ndarray, high: np.ndarray, close: np.ndarray, bars: int =
     Edwards & Magee (1948), "Technical Analysis of Stock Trends", ch. 13: trading at a price is
     what makes it support or resistance.
     """
-    bottom, top, own = (checked(x, bars) for x in (low, high, close))
-    flat = (bottom.reshape(-1), top.reshape(-1), own.reshape(-1))
-    return _holding(*flat, bars, beside(own)).reshape(own.shape)
+    return windowed(_holding, [low, high, close], bars)
 
 
 @warms_up(lambda **_: 1)
@@ -96,9 +93,9 @@ def within_bars(open: np.ndarray, close: np.ndarray, bars: int = 20) -> np.ndarr
 
 @njit(cache=True, nogil=True)
 def _holding(
-    low: np.ndarray, high: np.ndarray, close: np.ndarray, bars: int, step: int
-) -> np.ndarray:
-    out = np.full(len(close), np.nan)
+    low: np.ndarray, high: np.ndarray, close: np.ndarray, out: np.ndarray, bars: int, step: int
+) -> None:
+    out[:] = np.nan
     rows = len(close) - (bars - 1) * step
     if rows > 0:
         last, own = out[(bars - 1) * step :], close[(bars - 1) * step :]
@@ -110,4 +107,3 @@ def _holding(
                 last[i] += held + 0.0 * (bottom[i] + top[i])
         for i in range(rows):
             last[i] = last[i] / bars + (own[i] - own[i])  # 0, or NaN
-    return out

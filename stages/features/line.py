@@ -7,7 +7,7 @@ the row itself, NaN until it is full and while it holds a NaN, and no memory bey
 import numpy as np
 from numba import njit
 
-from stages.features.kernels import beside, checked, ratio, window_mean, window_sd
+from stages.features.kernels import checked, ratio, window_mean, window_sd, windowed
 from stages.features.shared import shared
 
 
@@ -37,9 +37,7 @@ def window_weighted_mean(x: np.ndarray, bars: int) -> np.ndarray:
 def _along_line(x: np.ndarray, bars: int) -> np.ndarray:
     if bars < 2:
         raise ValueError(f"a line needs 2 bars, got {bars}")
-    x = checked(x, bars)
-    mean = window_mean(x, bars).reshape(-1)
-    return _along(x.reshape(-1), mean, bars, beside(x)).reshape(x.shape)
+    return windowed(_along, [x, window_mean(x, bars)], bars)
 
 
 def _spread(bars: int) -> float:
@@ -48,9 +46,9 @@ def _spread(bars: int) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _along(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
+def _along(x: np.ndarray, mean: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
     """Sum over the window of (place - mean place) (x - mean of the window)."""
-    out = np.full(len(x), np.nan)
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         last, centre = out[(bars - 1) * step :], mean[(bars - 1) * step :]
@@ -59,4 +57,3 @@ def _along(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
             place, now = k - 0.5 * (bars - 1), x[k * step :]
             for i in range(rows):
                 last[i] += place * (now[i] - centre[i])
-    return out

@@ -32,10 +32,22 @@ def positive_quotients(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return out
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def positive_changes(x: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
+    """Newest over oldest of the window, NaN unless both are above 0."""
+    out[:] = np.nan
+    rows = len(x) - (bars - 1) * step
+    if rows > 0:
+        last, now = out[(bars - 1) * step :], x[(bars - 1) * step :]
+        for i in range(rows):
+            known = (now[i] > 0.0) & (x[i] > 0.0)
+            last[i] = now[i] / x[i] if known else np.nan
+
+
 @njit(cache=True, nogil=True)
-def squares(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray:
-    """Sum of the squared distances from the mean of the row."""
-    out = np.full(len(x), np.nan)
+def squares(x: np.ndarray, mean: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
+    """Mean of the squared distances from the mean of the row."""
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         last, centre = out[(bars - 1) * step :], mean[(bars - 1) * step :]
@@ -50,13 +62,16 @@ def squares(x: np.ndarray, mean: np.ndarray, bars: int, step: int) -> np.ndarray
             a = x[k * step :]
             for i in range(rows):
                 last[i] += (a[i] - centre[i]) * (a[i] - centre[i])
-    return out
+        for i in range(rows):
+            last[i] /= bars
 
 
 @njit(cache=True, nogil=True)
-def moments(x: np.ndarray, mean: np.ndarray, bars: int, power: int, step: int) -> np.ndarray:
-    """Sum of the distances from the mean of the row to a power: absolute for 1."""
-    out = np.full(len(x), np.nan)
+def moments(
+    x: np.ndarray, mean: np.ndarray, out: np.ndarray, bars: int, step: int, power: int
+) -> None:
+    """Mean of the distances from the mean of the row to a power: absolute for 1."""
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         last, centre = out[(bars - 1) * step :], mean[(bars - 1) * step :]
@@ -74,39 +89,44 @@ def moments(x: np.ndarray, mean: np.ndarray, bars: int, power: int, step: int) -
                 for i in range(rows):
                     square = (now[i] - centre[i]) * (now[i] - centre[i])
                     last[i] += square * square
-    return out
+        for i in range(rows):
+            last[i] /= bars
 
 
 @njit(cache=True, nogil=True)
-def maxima(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+def extremes(x: np.ndarray, out: np.ndarray, bars: int, step: int, largest: bool) -> None:
     """Largest of 1, 2, 4 … bars, each of two halves; then of two such spans that overlap."""
-    out = np.full(len(x), np.nan)
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         best, width = x.copy(), 1
         while 2 * width <= bars:
             held = best
-            best = _larger(held, width * step)
+            best = _further(held, width * step, largest)
             width *= 2
-        out[(bars - 1) * step :] = _larger(best, (bars - width) * step)[:rows]
-    return out
+        out[(bars - 1) * step :] = _further(best, (bars - width) * step, largest)[:rows]
 
 
 @njit(cache=True, nogil=True)
-def _larger(x: np.ndarray, apart: int) -> np.ndarray:
-    """The larger of each number and the one `apart` later, NaN if either is."""
+def _further(x: np.ndarray, apart: int, largest: bool) -> np.ndarray:
+    """The larger of each number and the one `apart` later, or the smaller; NaN if either is."""
     rows = len(x) - apart
     out, later = np.empty(rows), x[apart:]
-    for i in range(rows):
-        a, b = x[i], later[i]
-        out[i] = b if b > a or b != b else a
+    if largest:
+        for i in range(rows):
+            a, b = x[i], later[i]
+            out[i] = b if b > a or b != b else a
+    else:
+        for i in range(rows):
+            a, b = x[i], later[i]
+            out[i] = b if b < a or b != b else a
     return out
 
 
 @njit(cache=True, nogil=True)
-def shares(x: np.ndarray, bars: int, step: int) -> np.ndarray:
+def shares(x: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
     """Share of the window below the newest value, ties half."""
-    out = np.full(len(x), np.nan)
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         last, own = out[(bars - 1) * step :], x[(bars - 1) * step :]
@@ -119,13 +139,12 @@ def shares(x: np.ndarray, bars: int, step: int) -> np.ndarray:
                 last[i] += below + (value - value)  # 0, or NaN
         for i in range(rows):
             last[i] = last[i] / bars + (own[i] - own[i])
-    return out
 
 
 @njit(cache=True, nogil=True)
-def smooth(x: np.ndarray, speed: np.ndarray, bars: int, step: int) -> np.ndarray:
+def smooth(x: np.ndarray, speed: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
     """Exponential average of each window, each bar with its own speed."""
-    out = np.full(len(x), np.nan)
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         mean, weight = np.zeros(rows), np.zeros(rows)
@@ -138,4 +157,3 @@ def smooth(x: np.ndarray, speed: np.ndarray, bars: int, step: int) -> np.ndarray
         for i in range(rows):
             if weight[i] != 0.0:
                 last[i] = mean[i] / weight[i]
-    return out

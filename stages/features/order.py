@@ -7,7 +7,7 @@ the row itself, NaN until it is full and while it holds a NaN, and no memory bey
 import numpy as np
 from numba import njit
 
-from stages.features.kernels import beside, checked
+from stages.features.kernels import checked, windowed
 from stages.features.shared import shared
 
 
@@ -36,13 +36,12 @@ def window_place_of_max(x: np.ndarray, bars: int) -> np.ndarray:
 
     Of equal values the oldest counts.
     """
-    x = checked(x, bars)
-    return _places(x.reshape(-1), bars, beside(x), True).reshape(x.shape)
+    return windowed(_places, [x], bars, True)
 
 
 def window_place_of_min(x: np.ndarray, bars: int) -> np.ndarray:
     """Place of the window's smallest value, 1 for its oldest bar to `bars` for the newest."""
-    return window_place_of_max(-checked(x, bars), bars)
+    return window_place_of_max(-x, bars)
 
 
 def window_age_of_max(x: np.ndarray, bars: int) -> np.ndarray:
@@ -50,13 +49,12 @@ def window_age_of_max(x: np.ndarray, bars: int) -> np.ndarray:
 
     Of equal values the newest counts, as in TA-Lib.
     """
-    x = checked(x, bars)
-    return bars - _places(x.reshape(-1), bars, beside(x), False).reshape(x.shape)
+    return bars - windowed(_places, [x], bars, False)
 
 
 def window_age_of_min(x: np.ndarray, bars: int) -> np.ndarray:
     """Bars since the window's smallest value, 0 for the row itself: shape (T,)."""
-    return window_age_of_max(-checked(x, bars), bars)
+    return window_age_of_max(-x, bars)
 
 
 def _columns(x: np.ndarray) -> np.ndarray:
@@ -97,9 +95,9 @@ def _quantiles(x: np.ndarray, bars: int, place: float) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _places(x: np.ndarray, bars: int, step: int, oldest: bool) -> np.ndarray:
+def _places(x: np.ndarray, out: np.ndarray, bars: int, step: int, oldest: bool) -> None:
     """Place of the largest of 1, 2, 4 … bars, of two halves each; then of two such spans."""
-    out = np.full(len(x), np.nan)
+    out[:] = np.nan
     rows = len(x) - (bars - 1) * step
     if rows > 0:
         best, place, width = x.copy(), np.ones(len(x)), 1
@@ -109,7 +107,6 @@ def _places(x: np.ndarray, bars: int, step: int, oldest: bool) -> np.ndarray:
         best, place = _better(best, place, (bars - width) * step, bars - width, oldest)
         for i in range(rows):
             out[(bars - 1) * step + i] = place[i] + (best[i] - best[i])  # 0, or NaN
-    return out
 
 
 @njit(cache=True, nogil=True)

@@ -5,8 +5,9 @@ column: ``{_target_: stages.features.peers.total, _partial_: true, of: idiosyncr
 """
 
 import numpy as np
+from numba import njit
 
-from stages.features.cross_section import cross_section, total_across
+from stages.features.cross_section import cross_section, moments_across
 from stages.features.kernels import log_ratio, ratio, shifted, window_mean, window_sd, window_sum
 from stages.panel import warms_up
 
@@ -72,10 +73,15 @@ def size(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
     """Log of the money traded, less its mean over the assets of the time: shape (T, A)."""
     traded = close * volume
     money = np.log(traded, out=np.full(traded.shape, np.nan), where=traded > 0)
-    known = np.isfinite(money)
-    count = known.sum(axis=1, keepdims=True)
-    mean = total_across(np.where(known, money, 0.0)) / np.maximum(count, 1)
-    return np.where(count > 1, money - mean, np.nan)
+    return _less_mean(money)
+
+
+@njit(cache=True, nogil=True)
+def _less_mean(of: np.ndarray) -> np.ndarray:
+    out = np.empty(of.shape)
+    for t in range(len(of)):
+        out[t] = of[t] - moments_across(of[t])[0]
+    return out
 
 
 # along one asset

@@ -11,6 +11,7 @@ from stages.features.kernels import (
     window_max,
     window_min,
     window_sum,
+    windowed,
 )
 from stages.features.shared import shared
 from stages.panel import warms_up
@@ -74,10 +75,7 @@ def volume_below(
     Grinblatt & Han (2005), "Prospect theory, mental accounting, and momentum", J. Financial
     Economics 78(2): the capital gains overhang.
     """
-    price = checked(typical_price(high, low, close), bars)
-    own, traded = checked(close, bars), checked(volume, bars)
-    flat = (price.reshape(-1), own.reshape(-1), traded.reshape(-1))
-    return _below(*flat, bars, beside(price)).reshape(price.shape)
+    return windowed(_below, [typical_price(high, low, close), close, volume], bars)
 
 
 @shared
@@ -140,9 +138,9 @@ def _busiest(
 
 @njit(cache=True, nogil=True)
 def _below(
-    price: np.ndarray, close: np.ndarray, volume: np.ndarray, bars: int, step: int
-) -> np.ndarray:
-    out = np.full(len(price), np.nan)
+    price: np.ndarray, close: np.ndarray, volume: np.ndarray, out: np.ndarray, bars: int, step: int
+) -> None:
+    out[:] = np.nan
     for i in range((bars - 1) * step, len(price)):
         total = below = 0.0
         for j in range(i - (bars - 1) * step, i + 1, step):
@@ -150,4 +148,3 @@ def _below(
             below += volume[j] * (0.5 * (price[j] < close[i]) + 0.5 * (price[j] <= close[i]))
         if total > 0.0:
             out[i] = below / total
-    return out

@@ -3,6 +3,7 @@
 import numpy as np
 
 from stages.features.kernels import (
+    log_change,
     log_ratio,
     ratio,
     shifted,
@@ -21,7 +22,7 @@ from stages.panel import warms_up
 @shared
 def log_return(close: np.ndarray, bars: int = 1) -> np.ndarray:
     """Log return over the last `bars` bars, fraction: shape (T,)."""
-    return log_ratio(close, shifted(close, bars))
+    return log_change(close, bars)
 
 
 @warms_up(lambda bars, **_: bars)

@@ -51,13 +51,19 @@ class Rings:
         """The last bars of the assets `at`, the newest included: shape (depth, a)."""
         return _side_by_side(self.values[name], at, self.ends[at] + 1, self.depths[name])
 
+    def row(self, name: str, at: np.ndarray) -> np.ndarray:
+        """As `window`, of the one asset `at`: shape (depth,)."""
+        stop = self.ends[at[0]] + 1
+        return self.values[name][at[0], stop - self.depths[name] : stop].copy()
+
     def advance(self, at: np.ndarray) -> None:
         """Keep what was put."""
         self.ends[at] += 1
         full = at[self.ends[at] == 2 * self.length]
-        for values in self.values.values():
-            values[full, : self.length] = values[full, self.length :]
-        self.ends[full] = self.length
+        if len(full):
+            for values in self.values.values():
+                values[full, : self.length] = values[full, self.length :]
+            self.ends[full] = self.length
 
     def arrays(self, assets: int) -> dict[str, np.ndarray]:
         """What the first `assets` of them hold: what `restore` takes."""

@@ -37,7 +37,7 @@ def shared(function: Kernel) -> Kernel:
         held = get()
         if held is None or settings:
             return function(*args, **settings)
-        key = (function, *[id(a) if isinstance(a, array) else a for a in args])
+        key = (function, *[id(a) if type(a) is array else a for a in args])
         found = held.get(key)
         if found is None:
             # the arrays are kept too: while they live nothing else can have their id
@@ -52,7 +52,7 @@ def _lent(made: Any) -> Any:
     if isinstance(made, tuple):
         return tuple(_lent(part) for part in made)
     made = made[...]
-    made.flags.writeable = False
+    made.setflags(write=False)
     return made
 
 

@@ -141,7 +141,7 @@ class Windows:
     ) -> None:
         self.rings, self.at, self.now, self.index = rings, at, now, index
         self.alone = len(at) == 1
-        self.in_step = index.in_step(at) if index else 0
+        self.in_step = index.in_step(at) if index and not self.alone else 0
         self.held: dict[str, np.ndarray] = {}
         self.cut: dict[tuple[str, int], np.ndarray] = {}  # to the length that a step reads
 
@@ -149,7 +149,8 @@ class Windows:
         """What the step makes of the newest bars: shape (a,), or (1,) where it is the same."""
         if step.of_market and step.bars <= self.in_step:
             return step.run(self._market(step.bars))[-1:]  # all have the same
-        inputs = [self.cut[key] if key in self.cut else self.last(*key) for key in step.keys]
+        cut = self.cut
+        inputs = [cut[key] if key in cut else self.last(*key) for key in step.keys]
         if step.across:
             return step.run(*(x.reshape(step.bars, -1) for x in inputs))[-1]
         if self.alone:
@@ -162,12 +163,14 @@ class Windows:
     def last(self, name: str, bars: int) -> np.ndarray:
         """Last `bars` values of a column: shape (bars, a), or (bars,) of one asset."""
         if bars == 1:
-            return self.now[name] if self.alone else self.now[name][None]
-        if name not in self.held:
-            window = self.rings.window(name, self.at)
-            self.held[name] = window[:, 0] if self.alone else window
-        self.cut[name, bars] = self.held[name][-bars:]
-        return self.cut[name, bars]
+            found = self.now[name] if self.alone else self.now[name][None]
+        else:
+            if name not in self.held:
+                window = self.rings.row if self.alone else self.rings.window
+                self.held[name] = window(name, self.at)
+            found = self.held[name][-bars:]
+        self.cut[name, bars] = found
+        return found
 
     def _market(self, bars: int) -> np.ndarray:
         """The last values of the index: the same array each time, for what is shared."""

@@ -214,15 +214,19 @@ class FeatureStream:
             )
         for name in assets:
             self.numbers.setdefault(name, len(self.numbers))
+        if len(self.order) < len(self.numbers):
+            self._list()
+        return np.array([self.numbers[name] for name in assets])
+
+    def _list(self) -> None:
+        """Make room for the assets that are new; they have had no bar."""
         self.rings.hold(len(self.numbers))
         self.board.hold(len(self.numbers))
-        if len(self.order) < len(self.numbers):
-            self.order = _by_name(self.numbers)
+        self.order = _by_name(self.numbers)
         new = len(self.rings.ends) - len(self.counts)
         self.counts = np.append(self.counts, np.zeros(new, int))
         if self.index:
             self.index.hold(len(self.counts))
-        return np.array([self.numbers[name] for name in assets])
 
     def _covered(self, time: pd.Timestamp, assets: Sequence[str]) -> bool:
         present = sum(name in self.features.universe_ for name in assets)
@@ -233,24 +237,27 @@ class FeatureStream:
         self, at: np.ndarray, by_name: np.ndarray, held: dict[str, np.ndarray], covered: bool
     ) -> np.ndarray:
         """Columns of the newest bars: shape (a, F)."""
-        out, now, old = np.empty((len(at), len(self.names))), dict(held), self.counts[at]
-        steady = old.min() >= self.warmup
+        out, now = np.empty((len(at), len(self.names))), dict(held)
+        unknown = np.full(len(at), np.nan)
+        across = by_name if len(at) > 1 else slice(None)
+        ages = self.counts[at]
+        youngest = int(ages.min())
         for name, values in held.items():
             self.rings.put(name, at, values)
         for turn, group in enumerate(self.plan):
             now |= {step.short: np.empty(len(at)) for step, _, is_read in group if is_read}
-            for rows in [by_name] if turn % 2 else self._blocks(len(at)):
+            for rows in [across] if turn % 2 else self._blocks(len(at)):
                 here = {column: values[rows] for column, values in now.items()}
                 windows = Windows(self.rings, at[rows], here, self.index)
                 for step, place, is_read in group:
                     if step.looks_back:
-                        values = self._looking_back(step, at, now)[rows]
+                        values = self._looking_back(step, at, now, covered)[rows]
+                    elif step.across and not covered:
+                        values = unknown
                     else:
                         values = windows.newest(step)
-                    if step.across and not covered:
-                        values = np.full(len(values), np.nan)
-                    elif not (steady or step.across):
-                        values = np.where(old[rows] >= step.bars - 1, values, np.nan)
+                    if youngest < step.bars - 1 and not step.across:
+                        values = np.where(ages[rows] >= step.bars - 1, values, np.nan)
                     if place >= 0:
                         out[rows, place] = values
                     if is_read:
@@ -258,10 +265,14 @@ class FeatureStream:
                         windows.add(step.short, now[step.short][rows])
         return out
 
-    def _looking_back(self, step: Step, at: np.ndarray, now: dict[str, np.ndarray]) -> np.ndarray:
+    def _looking_back(
+        self, step: Step, at: np.ndarray, now: dict[str, np.ndarray], covered: bool
+    ) -> np.ndarray:
         """What a step across the assets makes of the last times, for those of now: shape (a,)."""
         for column in step.sources:
             self.board.put((column, step.bars), at, now[column])
+        if not covered:
+            return np.full(len(at), np.nan)
         inputs = [self.board.window((column, step.bars), self.order) for column in step.sources]
         place = np.empty(len(self.order), int)
         place[self.order] = np.arange(len(self.order))

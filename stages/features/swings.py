@@ -1,10 +1,10 @@
 """Momentum of ranges and runs: where the close, the extremes and the last moves stand."""
 
 import numpy as np
+from numba import njit
 
 from stages.features.candles import typical_price
 from stages.features.kernels import (
-    change,
     log_ratio,
     ratio,
     shifted,
@@ -13,6 +13,7 @@ from stages.features.kernels import (
     window_min,
     window_moment,
     window_sum,
+    windowed,
 )
 from stages.features.order import window_age_of_max, window_age_of_min
 from stages.features.oscillators import relative_strength
@@ -172,12 +173,25 @@ def choppiness(high: np.ndarray, low: np.ndarray, close: np.ndarray, bars: int =
 @warms_up(lambda bars, **_: bars)
 def streak(close: np.ndarray, bars: int = 10) -> np.ndarray:
     """Bars in a row that the close rose (above 0) or fell (below), at most `bars`: (T,)."""
-    sign = np.sign(change(close))
-    alive, length = np.ones(sign.shape, bool), np.zeros(sign.shape)
-    for back in range(bars):
-        alive = alive & (shifted(sign, back) == sign) & (sign != 0)
-        length += alive
-    return sign * length + 0.0 * window_sum(sign, bars)  # 0, or NaN
+    return windowed(_streaks, [close], bars)
+
+
+@njit(cache=True, nogil=True)
+def _streaks(close: np.ndarray, out: np.ndarray, bars: int, step: int) -> None:
+    out[:] = np.nan
+    for first in range(min(step, len(close))):  # an asset after another
+        streak = known = 0
+        for i in range(first + step, len(close), step):
+            move = close[i] - close[i - step]
+            known = known + 1 if move == move else 0
+            if move > 0.0:
+                streak = max(streak, 0) + 1
+            elif move < 0.0:
+                streak = min(streak, 0) - 1
+            else:
+                streak = 0
+            if known >= bars:
+                out[i] = min(max(streak, -bars), bars)
 
 
 @warms_up(lambda bars, **_: bars - 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import talib
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from stages.features import (
@@ -158,6 +158,15 @@ def test_a_streak_counts_the_bars_of_one_direction(bars):
         run = 0 if now == 0 or np.isnan(now) else (run + now if sign[t - 1] == now else now)
         expected.append(np.clip(run, -10, 10) if t >= 10 else np.nan)
     known(swings.streak(close, 10), expected)
+
+
+def test_a_streak_ends_where_a_close_stands_and_is_unknown_where_one_is_missing():
+    close = np.array([1, 2, 3, 3, 4, 5, np.nan, 6, 7, 6, 5, 4])
+    expected = [np.nan, np.nan, 2, 0, 1, 2, np.nan, np.nan, np.nan, -1, -2, -2]
+    assert_array_equal(swings.streak(close, 2), expected)
+    wide = np.stack([close, -close, close[::-1]], axis=1)
+    alone = [swings.streak(column.copy(), 2) for column in wide.T]
+    assert_array_equal(swings.streak(wide, 2), np.stack(alone, axis=1))
 
 
 def test_drawdowns_equal_pandas(bars):
@@ -354,6 +363,21 @@ def test_the_calendar_equals_pandas():
         assert_allclose(made, np.asarray(expected, dtype=float), atol=1e-12)
         assert np.isfinite(made).all()
     assert np.isnan(calendar.month_turn(np.array([np.nan]))).all()
+
+
+def test_days_of_any_century_and_in_any_order_have_their_place():
+    days = np.arange("1583-01-01", "2412-01-01", dtype="datetime64[D]")
+    days = np.random.default_rng(0).permutation(days)[:20_000]
+    for unit, made, of in (
+        ("M", calendar.month_place, lambda share: share),
+        ("Y", calendar.year_sine, lambda share: np.sin(2 * np.pi * share)),
+    ):
+        first = days.astype(f"datetime64[{unit}]")
+        start, stop = (edge.astype("datetime64[D]") for edge in (first, first + 1))
+        number = days.astype("int64").astype("float64")
+        assert_array_equal(made(number), of((days - start) / (stop - start)))
+        number[7] = np.nan
+        assert_array_equal(np.flatnonzero(np.isnan(made(number))), [7])
 
 
 FLAT = np.full(600, 41.3)

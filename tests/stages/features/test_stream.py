@@ -230,6 +230,37 @@ def test_a_single_asset_is_a_stream_too(bars):
     assert_frame_equal(made, whole, check_exact=True)
 
 
+def test_one_asset_alone_has_the_columns_of_a_library_that_remembers(bars):
+    one = bars.loc[["B"]]
+    features = named("core").fit(one)
+    stream = FeatureStream(features)
+    made = stream.push(one.iloc[-300:])
+    assert_allclose(made, features.values(one.iloc[-300:])[stream.names], rtol=1e-12, atol=1e-10)
+
+
+seen = []
+
+
+@cross_section
+@warms_up(lambda **_: 0)
+def counted_rank(of):
+    seen.append(of.shape)
+    return rank(of)
+
+
+def test_what_a_time_cannot_stand_for_is_not_computed(bars):
+    columns = {"r": partial(log_return, bars=1), "rank": partial(counted_rank, of="r")}
+    stream, now = small(bars, **columns), by_time(bars)
+    for table in now[:100]:
+        stream.push(table)
+    for table, shapes in ((now[100], [(1, 4)]), (now[101].iloc[[0]], []), (now[102], [(1, 4)])):
+        seen.clear()
+        made = stream.push(table)
+        assert seen == shapes
+        assert made["feature.rank"].isna().all() == (not shapes)
+        assert made["feature.r"].notna().all()
+
+
 def test_an_asset_that_training_did_not_see_is_taken(bars):
     features = FeatureSet(FEW).fit(bars.drop("D"))
     stream = FeatureStream(features)
