@@ -1,7 +1,5 @@
 """Which rows can be evaluated, and in which words the others abstain."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 

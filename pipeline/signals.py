@@ -176,7 +176,7 @@ def _reasons(
     """What travels with each explained row, from the point of view of the side that leads."""
     rows: Any = why.output.index
     rows = rows.remove_unused_levels()  # to walk through it turns whole levels into objects
-    said = panel.loc[rows]
+    said = panel if rows.equals(panel.index) else panel.loc[rows]
     kinds = by_family(why, families(why.contributions.columns, pipeline.features_))
     names, stages = [*map(str, why.contributions)], [*map(str, why.by_stage)]
     sides = np.where(said["margin"].to_numpy() >= 0, 1, -1)
@@ -243,7 +243,10 @@ def _trails(panel: pd.DataFrame) -> list[dict[str, float | bool | None]]:
     for stage in ("filter", "refiner"):
         members = [c.removesuffix(".z_buy") for c in named(panel, stage) if c.endswith(".z_buy")]
         if members:  # summed in a fixed order: a mean along rows may differ in its last bit with N
-            margins = [panel[f"{m}.z_buy"] - panel[f"{m}.z_sell"] for m in members]
+            up, down = (
+                [panel[f"{m}.{z}"].to_numpy() for m in members] for z in ("z_buy", "z_sell")
+            )
+            margins = [buy - sell for buy, sell in zip(up, down, strict=True)]
             views[stage] = np.asarray(sum(margins)) / len(members)
     views["ensemble"] = panel["margin"].to_numpy()
     out = []

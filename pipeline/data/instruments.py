@@ -106,10 +106,11 @@ class Instruments:
 
     def column(self, name: str, assets: Iterable[str]) -> np.ndarray:
         """One field of `Instrument` for each of N assets: shape (N,)."""
-        codes, unique = pd.factorize(pd.Index(list(assets), dtype="str"))
-        self._tell(unique)
-        values = np.array([getattr(self.of(asset), name) for asset in unique])
-        return values[codes] if len(unique) else values
+        asked = [str(asset) for asset in assets]
+        places = {asset: place for place, asset in enumerate(dict.fromkeys(asked))}
+        self._tell(places)
+        values = np.array([getattr(self.of(asset), name) for asset in places])
+        return values[[places[asset] for asset in asked]] if places else values
 
     def _tell(self, assets: Iterable[str]) -> None:
         new = [a for a in assets if a and a not in self.table and a not in self._told]

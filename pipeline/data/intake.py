@@ -171,13 +171,14 @@ class Intake:
         else:
             timed = stamps.known(clock, self._calendars(table["asset"]))
         table = table.assign(known=timed.known, session=timed.session, fault=timed.code)
-        unsure = (table["fault"] != "").to_numpy()
-        inside = np.ones(len(table), dtype=bool)
+        kept = np.ones(len(table), dtype=bool)
         if self.start is not None:
-            inside &= (table["session"] >= pd.Timestamp(str(self.start))).to_numpy()
+            kept &= (table["session"] >= pd.Timestamp(str(self.start))).to_numpy()
         if self.end is not None:
-            inside &= (table["session"] <= pd.Timestamp(str(self.end))).to_numpy()
-        return table[inside | unsure].sort_values(["asset", "known"], kind="stable")
+            kept &= (table["session"] <= pd.Timestamp(str(self.end))).to_numpy()
+        kept |= timed.code != ""
+        table = table if kept.all() else table[kept]
+        return table.sort_values(["asset", "known"], kind="stable") if len(table) > 1 else table
 
     def _calendars(self, assets: pd.Series) -> pd.Series | None:
         if self.calendar is None:

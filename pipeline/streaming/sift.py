@@ -90,12 +90,12 @@ class Sift(Intake):
         mapped = {name: column for name, column in self.columns.items() if name != "asset"}
         mapped["asset"] = self.columns.get("asset") or "asset"  # no file's name stands for it here
         raw = take(frame, resolve(mapped, frame.columns, "the message"))
-        raw = raw.assign(file="stream", row=np.asarray(places))
-        raw_rows = raw["row"].tolist()
-        blank = raw["asset"].isna() | (raw["asset"].astype("str") == "")
-        raw["asset"] = raw["asset"].astype("str").mask(blank, "?")
+        assets = [None if pd.isna(name) else str(name) for name in raw["asset"].tolist()]
+        nameless = {place for place, name in zip(places, assets, strict=True) if not name}
+        raw["asset"] = pd.Series([name or "?" for name in assets], raw.index, dtype="str")
+        raw["file"], raw["row"] = "stream", np.asarray(places)
         table = self._timed(self._among(raw), known=False)
-        found = self._ruled(table, set(raw.loc[blank, "row"]))
+        found = self._ruled(table, nameless)
         sound = found.table[found.sound]
         names = [n for n in sound.columns if n not in PLACED]
         session = sound["session"].to_numpy().astype("M8[us]").astype("int64").astype("float64")
@@ -108,7 +108,7 @@ class Sift(Intake):
             [*names, "session"],
             values,
             _reasons(found),
-            sorted(set(raw_rows) - set(table["row"])),
+            sorted(set(places) - set(table["row"].tolist())),
         )
 
     def _among(self, raw: pd.DataFrame) -> pd.DataFrame:

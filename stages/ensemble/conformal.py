@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 from stages.barriers import volatility
 from stages.base import DataError, State
 from stages.ensemble.quantile import AdaptiveConformal, ConformalPI, QuantileTracker
-from stages.panel import asset_starts, check_panel, settled
+from stages.panel import asset_starts, check_panel, columns_of, settled
 from stages.signal import ODDS, SIDES
 
 Method = Literal["pi", "aci"]
@@ -291,7 +291,7 @@ class Coverage:
     def _read(self, panel: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Odds (N, K), centre of the interval and its unit, (N,) fractions each."""
         check_panel(panel, [*ODDS, "sigma"])
-        p = panel[ODDS].to_numpy(dtype="float64")
+        p = columns_of(panel, ODDS)
         unit = panel["sigma"].to_numpy(dtype="float64") * np.sqrt(self.horizon)
         return p, self.lean * unit * (p[:, 2] - p[:, 0]), unit
 

@@ -11,7 +11,7 @@ from stages.base import ConfigError
 from stages.ensemble.edge import required_edge
 from stages.ensemble.obstacles import Obstacles
 from stages.ensemble.repeats import repeats, stretch_start
-from stages.panel import check_panel
+from stages.panel import check_panel, columns_of
 from stages.signal import ODDS, SIDE_TEXT, Strength
 
 Profile = Literal["default", "strict"]
@@ -224,7 +224,7 @@ class _Rows:
     @classmethod
     def of(cls, panel: pd.DataFrame) -> Self:
         check_panel(panel, NEEDS)
-        p = panel[ODDS].to_numpy(dtype="float64")
+        p = columns_of(panel, ODDS)
         margin = panel["margin"].to_numpy(dtype="float64")
         edge = required_edge(panel)
         leading = np.where(margin >= 0, 2, 0)

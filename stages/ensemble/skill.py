@@ -189,8 +189,10 @@ class SkillTest:
             fitted(self, "_times"), pd.DatetimeIndex(times).as_unit("us").asi8, side="right"
         )
         before = np.array([[1.0, 1.0, 0.0, np.nan, float(self.needed == 1)]])
-        known = pd.DataFrame(np.vstack([before, self._path])[place], columns=PATH)
-        return known.assign(settled=float(self.needed)).rename(columns={"settled": "needed"})
+        known = np.vstack([before, self._path])[place]
+        known[:, PATH.index("settled")] = self.needed
+        names = ["needed" if name == "settled" else name for name in PATH]
+        return pd.DataFrame(known, columns=names)
 
     def progress(self, e_value: float) -> float:
         """How far on a logarithmic scale `e_value` has come to `needed`, in [0, 1]."""

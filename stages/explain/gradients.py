@@ -193,15 +193,12 @@ def _along(
     pull: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Contributions (P, O, L, F) and slopes (P, O, S) of as many pairs as a net takes at once."""
-    at_once = min(nodes, POINTS)
-    weight = None
-    if pull is not None:
-        weight = torch.from_numpy(pull.astype("float32").repeat(at_once, axis=0))
+    weight = None if pull is None else pull.astype("float32")
     changes = [end - begin for begin, end in zip(begins, ends, strict=True)]
     places, weights = _legendre(nodes)
     sums: list[Any] = [0.0, 0.0]
-    for first in range(0, nodes, at_once):
-        some = slice(first, first + at_once)
+    for first in range(0, nodes, POINTS):
+        some = slice(first, first + POINTS)
         at = [_track(b, c, places[some]) for b, c in zip(begins, changes, strict=True)]
         grads = _gradients(net, at, weight)
         for part in range(2):
@@ -219,13 +216,17 @@ def _track(begin: np.ndarray, change: np.ndarray, places: np.ndarray) -> torch.T
 
 
 def _gradients(
-    net: Net, at: list[torch.Tensor], weight: torch.Tensor | None
+    net: Net, at: list[torch.Tensor], weight: np.ndarray | None
 ) -> list[tuple[torch.Tensor, ...]]:
-    """Of each output, or of their weighted sum, to window and static inputs at CHUNK points."""
+    """Of each output, or of their sum by the weights of a pair, to both inputs at all points."""
     # cuDNN has no backward pass for a recurrent net in evaluation mode
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         outputs = net(*at)
-        asked = outputs.unbind(dim=1) if weight is None else [outputs * weight]
+        if weight is None:
+            asked = [*outputs.unbind(dim=1)]
+        else:
+            by_point = weight.repeat(len(outputs) // len(weight), axis=0)
+            asked = [outputs * torch.from_numpy(by_point)]
         # a net may ignore its static inputs, and there may be none
         return [
             torch.autograd.grad(

@@ -187,11 +187,12 @@ def test_what_no_weight_asks_for_costs_no_pass():
     assert seen == [4, 4, 4]  # 2 pairs of a row at 2 points; the outputs at the ends were given
 
 
-def test_many_nodes_are_spread_over_several_chunks(net):
+@pytest.mark.parametrize("nodes", [80, 128, 250])
+def test_many_nodes_are_spread_over_several_chunks(net, nodes):
     rows, references = points(2, 0), points(2, 1)
     few, many = (
         integrated_gradients(net, rows, references, nodes=n, most=n, pull=pulls(rows, references))
-        for n in (16, 128)
+        for n in (16, nodes)
     )
     np.testing.assert_allclose(many.window, few.window, atol=1e-4)
     assert np.abs(many.gap).max() < 1e-5
