@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra.utils import instantiate
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from purgedcv import CombinatorialPurgedCV as Reference
@@ -86,16 +86,22 @@ def test_on_ten_thousand_random_event_sets_only_rows_of_the_definition_are_train
 def labels(seed: int, horizon: bool = True) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     asset, time, over = events(rng, most_bars=24)
-    start = pd.Timestamp("2020-01-01", tz="UTC")
     index = pd.MultiIndex.from_arrays(
-        [np.array([f"A{a}" for a in asset]), start + time * HOUR], names=["asset", "time"]
+        [np.array([f"A{a}" for a in asset]), clock(time)], names=["asset", "time"]
     )
     known = time + np.minimum(rng.integers(1, 12, len(time)), over - time)
-    y = pd.DataFrame({"side": np.int8(0), "end": start + known * HOUR, "weight": 1.0}, index)
-    return y.assign(horizon_end=start + over * HOUR) if horizon else y
+    y = pd.DataFrame({"side": np.int8(0), "end": clock(known), "weight": 1.0}, index)
+    return y.assign(horizon_end=clock(over)) if horizon else y
+
+
+def clock(hours: np.ndarray) -> pd.DatetimeIndex:
+    """UTC times, also where there is none."""
+    start = pd.Timestamp("2020-01-01", tz="UTC")
+    return pd.DatetimeIndex([start + int(hour) * HOUR for hour in hours], tz="UTC")
 
 
 @settings(max_examples=60, deadline=None)
+@example(seed=366, groups=2, k=1, embargo=0, look_back=0, horizon=False)  # not one event
 @given(
     seed=st.integers(0, 10_000),
     groups=st.integers(2, 6),
