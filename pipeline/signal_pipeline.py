@@ -37,6 +37,7 @@ from stages.online.track_record import TrackRecord
 from stages.panel import (
     age,
     asset_starts,
+    bars_left,
     check_labels,
     check_panel,
     last_rows,
@@ -523,9 +524,9 @@ class SignalPipeline:
         """
         if newest:
             asked = self._tied(panel) + 1
-            after = _after(panel)
-            near = after < self.window - 1 + asked
-            panel = _asked(panel[near], after[near] < asked)
+            left = bars_left(panel)
+            near = left < self.window - 1 + asked
+            panel = _asked(panel[near], left[near] < asked)
         return self.judged(fitted(self, "stack_").predict(panel))
 
     def _decided(
@@ -577,12 +578,6 @@ class SignalPipeline:
             why=f"a row needs {self.warmup} bars up to it, and its label's bars after it",
             cure=f"bring more than {self.warmup + self.labels.span} bars of each asset",
         )
-
-
-def _after(panel: pd.DataFrame) -> np.ndarray:
-    """How many bars of the same asset stand after each row: shape (N,)."""
-    ends = asset_starts(panel)[1:]
-    return np.repeat(ends, np.diff(ends, prepend=0)) - 1 - np.arange(len(panel))
 
 
 def _beside(panel: pd.DataFrame, columns: pd.DataFrame) -> pd.DataFrame:

@@ -195,6 +195,12 @@ def age(panel: pd.DataFrame) -> np.ndarray:
     return np.arange(len(panel)) - np.repeat(starts[:-1], np.diff(starts))
 
 
+def bars_left(panel: pd.DataFrame) -> np.ndarray:
+    """How many bars of the same asset stand after each row: shape (N,)."""
+    ends = asset_starts(panel)[1:]
+    return np.repeat(ends, np.diff(ends, prepend=0)) - 1 - np.arange(len(panel))
+
+
 def windows(
     panel: pd.DataFrame, rows: pd.MultiIndex, length: int, columns: Iterable[str]
 ) -> pd.DataFrame:

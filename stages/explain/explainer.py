@@ -11,7 +11,7 @@ from stages.base import DataError, Explanation, Pull
 from stages.explain.background import Background, by_reach, medoids, reference_panel
 from stages.explain.chain import Chained, chain, close, pull_of, pull_through
 from stages.explain.lags import TopLags, named_index, top_lags
-from stages.panel import age, light, named, stretch
+from stages.panel import age, bars_left, light, named, stretch
 
 __all__ = ["UNIT", "Background", "Effort", "Explainer", "reference_panel"]
 
@@ -198,8 +198,8 @@ class Explainer:
 
     def _tail(self, panel: pd.DataFrame, window: int) -> np.ndarray:
         """Numbers of the evaluable rows among the newest of each asset."""
-        left = panel.groupby(level="asset", sort=False).cumcount(ascending=False).to_numpy()
-        usable = panel["ready"].to_numpy() & (left < self.tail) & (age(panel) >= window - 1)
+        near = (bars_left(panel) < self.tail) & (age(panel) >= window - 1)
+        usable = panel["ready"].to_numpy() & near
         if not usable.any():
             raise DataError(
                 f"no row of the last {self.tail} bars of any asset is evaluable",

@@ -1,13 +1,14 @@
 """How many signals a minute, from bars to verdicts on the disk: ``... service.life ROOT``.
 
 ROOT holds a champion, as ``python -m pipeline.train +experiment=quickstart`` leaves it. Its newest
-sessions are predicted anew, appraised, judged by the rules of emission and stored in SQLite; then a
+sessions are predicted anew, appraised, judged by the rules of emission and stored; then a
 planted model answers one new bar after the other over HTTP, stored before the answer.
 """
 
 import argparse
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import numpy as np
 from hydra import compose, initialize_config_module
 
 from experiments.benchmarks.service.api import Process, model, posted
+from experiments.benchmarks.service.store import stores
 from pipeline import artifacts
 from pipeline.assemble import assemble
 from pipeline.signal_pipeline import SignalPipeline
@@ -31,13 +33,13 @@ def loaded(root):
     return pipeline, assemble(cfg, "data").bars, assemble(cfg, "emit")
 
 
-def life(pipeline, bars, emission, sessions, explain):
+def life(pipeline, bars, emission, sessions, explain, url):
     """Signals of the newest sessions, seconds to make and to store them, processor seconds."""
     times = bars.index.unique("time").sort_values()
     first = times[-sessions - pipeline.warmup]
     part = bars[bars.index.get_level_values("time") >= first]
     pipeline.signals(part, explain=explain)  # what is compiled and cached once
-    with tempfile.TemporaryDirectory() as folder, SignalStore(f"{folder}/signals.db") as store:
+    with SignalStore(url) as store:
         began, cpu = time.perf_counter(), time.process_time()
         found = [
             s for s in pipeline.signals(part, newest=False, explain=explain) if s.side is not None
@@ -81,16 +83,19 @@ def main():
     asked = words.parse_args()
     parts = loaded(asked.root)
     print(
-        "| signals | stored | making them | storing them | a minute | a minute of processor time |"
+        "| signals | store | stored | making them | storing them | a minute "
+        "| a minute of processor time |"
     )
-    print("|---|---|---|---|---|---|")
-    for name, sessions, explain in (
-        ("explained", asked.explained, True),
-        ("without reasons", asked.plain, False),
-    ):
-        stored, made, kept, cpu = life(*parts, sessions, explain)
-        rate = f"{60 * stored / (made + kept):,.0f} | {60 * stored / cpu:,.0f}"
-        print(f"| {name} | {stored:,} | {made:.1f} s | {kept:.1f} s | {rate} |", flush=True)
+    print("|---|---|---|---|---|---|---|")
+    kinds = (("explained", asked.explained, True), ("without reasons", asked.plain, False))
+    with tempfile.TemporaryDirectory() as folder, closing(stores(folder)) as places:
+        for (name, sessions, explain), (kind, url) in zip(
+            (one for one in kinds for _ in range(2)), places, strict=False
+        ):
+            stored, made, kept, cpu = life(*parts, sessions, explain, url)
+            rate = f"{60 * stored / (made + kept):,.0f} | {60 * stored / cpu:,.0f}"
+            told = f"{kind} | {stored:,} | {made:.1f} s | {kept:.1f} s | {rate}"
+            print(f"| {name} | {told} |", flush=True)
     if asked.count:
         middle, late, last = one_by_one(asked.count)
         print(f"one bar of 4 assets over HTTP: {middle:.1f} ms, {late:.1f} ms, {last:.1f} ms")
